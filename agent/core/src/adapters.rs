@@ -1,0 +1,120 @@
+//! What the core's work needs of the world. Every call states a goal, is repeatable, has a deadline of its own
+//! and says whether it changed anything. None decides.
+
+use crate::action::Entry;
+use crate::ids::{DiskId, PathId, PoolId};
+use crate::pr::{PrCommand, PrError, PrReply};
+use crate::time::Instant;
+use std::time::Duration;
+
+/// Whether a call changed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The goal was reached by this call.
+    Made,
+    /// The goal was there already.
+    AlreadySo,
+}
+
+/// Why a call failed: one sentence with the place and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure(pub String);
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// CLOCK_BOOTTIME.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Instant;
+}
+
+/// Reservations on the shared disks: one command on one path at a time.
+pub trait Fence: Send + Sync {
+    /// Number of paths from this controller to `disk`, at least 1.
+    fn paths(&self, disk: DiskId) -> u8;
+
+    /// Carries out one command; may block up to `deadline` and a little longer.
+    fn execute(
+        &self,
+        disk: DiskId,
+        path: PathId,
+        command: PrCommand,
+        deadline: Duration,
+    ) -> Result<PrReply, PrError>;
+}
+
+/// Pools on the shared disks.
+pub trait Pools: Send + Sync {
+    /// Reads ahead what an import will need; a hint that the import must not trust.
+    fn prescan(&self, pool: PoolId) -> Result<(), Failure>;
+
+    /// Imports `pool`, given that only `won` disks are ours: refused if it needs another. Drops every buffered or
+    /// pre-scanned block first and reads again.
+    fn import(&self, pool: PoolId, won: &[DiskId]) -> Result<Change, Failure>;
+
+    /// Exports `pool`: when it returns `Ok`, nothing of it is dirty and nothing here can write to it.
+    fn export(&self, pool: PoolId) -> Result<Change, Failure>;
+
+    /// Whether `pool` is imported here; an error counts as "maybe".
+    fn imported(&self, pool: PoolId) -> Result<bool, Failure>;
+}
+
+/// Services that run only on the MASTER.
+pub trait Services: Send + Sync {
+    /// Starts them all and waits.
+    fn start(&self) -> Result<Change, Failure>;
+    /// Stops them all and waits.
+    fn stop(&self) -> Result<Change, Failure>;
+}
+
+/// The virtual addresses.
+pub trait Vips: Send + Sync {
+    /// Adds all of them. They stay silent while no lease lives.
+    fn add(&self) -> Result<Change, Failure>;
+    /// Removes all of them.
+    fn remove(&self) -> Result<Change, Failure>;
+    /// Tells the neighbours (gratuitous ARP, unsolicited NA); called again several times.
+    fn announce(&self) -> Result<(), Failure>;
+}
+
+/// The VIP lease, enforced by the kernel. Called on the control thread: must not block.
+pub trait Lease: Send {
+    /// Lets traffic of the virtual addresses pass until `until`, whether a lease lives or not.
+    fn grant(&mut self, now: Instant, until: Instant) -> Result<(), Failure>;
+    /// As `grant`, but fails without effect if the old lease has lapsed in the meantime.
+    fn renew(&mut self, now: Instant, until: Instant) -> Result<(), Failure>;
+    /// Ends the lease at once.
+    fn end(&mut self) -> Result<(), Failure>;
+}
+
+/// The hardware watchdog. Called on the control thread: must not block.
+pub trait Watchdog: Send {
+    /// Says that we are healthy.
+    fn pet(&mut self);
+}
+
+/// The durable journal.
+pub trait Journal: Send + Sync {
+    /// Appends `entry`; durable when it returns `Ok`.
+    fn record(&self, entry: &Entry) -> Result<(), Failure>;
+    /// Writes or removes the owner record in the runtime folder, which doesn't survive a boot; not flushed.
+    fn remember(&self, owner: Option<&crate::action::OwnerRecord>) -> Result<(), Failure>;
+}
+
+/// What `perform` may use for work that isn't disk work.
+pub struct Adapters<'a> {
+    /// Pools.
+    pub pools: &'a dyn Pools,
+    /// Services.
+    pub services: &'a dyn Services,
+    /// Virtual addresses.
+    pub vips: &'a dyn Vips,
+    /// Journal.
+    pub journal: &'a dyn Journal,
+}

@@ -1,0 +1,497 @@
+//! Work on one disk: a short sequence of reservation commands, written as a machine that is fed each answer.
+//!
+//! ```text
+//!   DiskTask::new ──▶ step(None) ──▶ Command(path, c) ──▶ the adapter executes c ──▶ step(Some(answer)) ──▶ … ──▶ Done
+//! ```
+//!
+//! The daemon's lane for the disk and the simulator run the same machine; the simulator delivers each command on
+//! its own, so that commands of both controllers interleave.
+
+use crate::ids::PathId;
+use crate::key::Key;
+use crate::pr::{PrCommand, PrError, PrReply};
+use serde::{Deserialize, Serialize};
+
+/// Retries of one command after unit attentions: each path reports each of its own at most once or twice.
+const UNIT_ATTENTIONS_MAX: u8 = 4;
+/// Retries of a survey whose two reads saw different generations.
+const TORN_SURVEYS_MAX: u8 = 3;
+
+/// What to do on one disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskWork {
+    /// READ KEYS and READ RESERVATION, paired by PRgeneration.
+    Survey,
+    /// Take the disk by compare-and-swap: register on every path, preempt and abort the surveyed keys, reserve if
+    /// nothing was held, read back.
+    Take {
+        /// Key to hold it with.
+        key: Key,
+        /// What was seen; a key that isn't in it is a lost race.
+        surveyed: Survey,
+    },
+    /// REGISTER on every path, naming the old key.
+    Roll {
+        /// Key that the paths should hold.
+        from: Key,
+        /// Key that they shall hold.
+        to: Key,
+    },
+    /// Unregister every key of this holder on every path of ours.
+    Leave {
+        /// The holder: node, incarnation and epoch count.
+        holder: Key,
+    },
+}
+
+/// The keys of a disk at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// PRgeneration; pairs the two reads, proves nothing else.
+    pub generation: u32,
+    /// Registered keys, once each.
+    pub keys: Vec<u64>,
+    /// Key of the reservation's holder.
+    pub holder: Option<u64>,
+    /// The reservation has our type, or there is none.
+    pub wero: bool,
+}
+
+/// How disk work ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskOutcome {
+    /// Survey.
+    Surveyed(Survey),
+    /// Taken: only our key is registered, and we hold the reservation.
+    Taken,
+    /// Not taken: somebody else's key was there or came, or ours was removed. Carries what was seen, if it could be.
+    LostRace(Option<Survey>),
+    /// Rolled on at least one path; the number of paths that could not be.
+    Rolled {
+        /// Paths without the new key.
+        paths_failed: u8,
+    },
+    /// No key of ours is registered any more; what is there.
+    Fenced(Survey),
+    /// Left: no key of that holder is registered on our paths.
+    Left,
+    /// No path answered, or the target can't do it; what the last one said. It may have been done or not.
+    Unreachable(String),
+}
+
+/// Next step of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskStep {
+    /// Carry out this command on this path and feed the answer to `step`.
+    Command(PathId, PrCommand),
+    /// Finished.
+    Done(DiskOutcome),
+}
+
+/// Answer to a command.
+pub type PrAnswer = Result<PrReply, PrError>;
+
+/// A running piece of disk work.
+#[derive(Clone, Debug)]
+pub struct DiskTask {
+    work: DiskWork,
+    paths: u8,
+    stage: Stage,
+    last: Option<(PathId, PrCommand)>,
+    unit_attentions: u8,
+    torn: u8,
+    /// Path that commands to the disk as a whole go to: the first that worked.
+    lead: PathId,
+    seen: Survey,
+    /// Work on each path in turn: how many did it, how many failed.
+    done_paths: u8,
+    failed_paths: u8,
+    victims: Vec<u64>,
+    retry_from: Vec<u64>,
+    last_error: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Start,
+    Keys(After),
+    Reservation(After),
+    /// Per-path registration, roll or leave, on this path.
+    Path(u8),
+    Preempt(usize),
+    Reserve,
+}
+
+/// What a survey inside the task is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// It is the result.
+    Report,
+    /// Own old keys may have been replaced by registering: drop them from the victims.
+    Victims,
+    /// Read back after taking.
+    Verify,
+    /// A lost race is reported with what is there now.
+    Lost,
+    /// Conflict while rolling or leaving on this path: look for other keys of ours.
+    OwnKeys(u8),
+}
+
+impl DiskTask {
+    /// A task for a disk with `paths` paths.
+    pub fn new(work: DiskWork, paths: u8) -> DiskTask {
+        DiskTask {
+            work,
+            paths: paths.max(1),
+            stage: Stage::Start,
+            last: None,
+            unit_attentions: 0,
+            torn: 0,
+            lead: PathId(0),
+            seen: Survey::default(),
+            done_paths: 0,
+            failed_paths: 0,
+            victims: Vec::new(),
+            retry_from: Vec::new(),
+            last_error: String::new(),
+        }
+    }
+
+    /// Takes the answer to the last command (`None` at first) and says what comes next.
+    pub fn step(&mut self, answer: Option<PrAnswer>) -> DiskStep {
+        let Some(answer) = answer else {
+            return self.begin();
+        };
+        if let Err(PrError::UnitAttention(what)) = &answer {
+            self.unit_attentions += 1;
+            if self.unit_attentions <= UNIT_ATTENTIONS_MAX {
+                // SPC-4 5.14: a unit attention is reported once and the command was not carried out.
+                let (path, command) = self.last.expect("an answer follows a command");
+                return DiskStep::Command(path, command);
+            }
+            let what = format!("unit attention again and again: {what}");
+            return self.answered(Err(PrError::Transport(what)));
+        }
+        self.unit_attentions = 0;
+        self.answered(answer)
+    }
+
+    fn begin(&mut self) -> DiskStep {
+        match &self.work {
+            DiskWork::Survey => self.read_keys(After::Report),
+            DiskWork::Take { .. } | DiskWork::Roll { .. } => self.path(0),
+            DiskWork::Leave { .. } => self.read_keys(After::OwnKeys(0)),
+        }
+    }
+
+    fn answered(&mut self, answer: PrAnswer) -> DiskStep {
+        match self.stage {
+            Stage::Start => unreachable!("a command was sent"),
+            Stage::Keys(after) => self.got_keys(after, answer),
+            Stage::Reservation(after) => self.got_reservation(after, answer),
+            Stage::Path(path) => self.got_path(path, answer),
+            Stage::Preempt(index) => self.got_preempt(index, answer),
+            Stage::Reserve => match answer {
+                Ok(_) => self.read_keys(After::Verify),
+                Err(PrError::Conflict) => self.read_keys(After::Lost),
+                Err(error) => unreachable_disk(error),
+            },
+        }
+    }
+
+    fn command(&mut self, stage: Stage, path: PathId, command: PrCommand) -> DiskStep {
+        self.stage = stage;
+        self.last = Some((path, command));
+        DiskStep::Command(path, command)
+    }
+
+    fn read_keys(&mut self, after: After) -> DiskStep {
+        self.command(Stage::Keys(after), self.lead, PrCommand::ReadKeys)
+    }
+
+    fn got_keys(&mut self, after: After, answer: PrAnswer) -> DiskStep {
+        match answer {
+            Ok(PrReply::Keys {
+                generation,
+                mut keys,
+            }) => {
+                keys.sort_unstable();
+                keys.dedup();
+                self.seen.generation = generation;
+                self.seen.keys = keys;
+                match after {
+                    After::Victims => self.preempt_surveyed(),
+                    After::OwnKeys(path) => self.own_keys(path),
+                    After::Report | After::Verify | After::Lost => self.command(
+                        Stage::Reservation(after),
+                        self.lead,
+                        PrCommand::ReadReservation,
+                    ),
+                }
+            }
+            Ok(other) => protocol_error(&other),
+            Err(error) => self.read_failed(after, error),
+        }
+    }
+
+    /// A survey may go over any path: try the next one.
+    fn read_failed(&mut self, after: After, error: PrError) -> DiskStep {
+        if self.lead.0 + 1 < self.paths && after == After::Report {
+            self.lead.0 += 1;
+            return self.read_keys(after);
+        }
+        match after {
+            After::Lost => DiskStep::Done(DiskOutcome::LostRace(None)),
+            After::Report | After::Victims | After::Verify | After::OwnKeys(_) => {
+                unreachable_disk(error)
+            }
+        }
+    }
+
+    fn got_reservation(&mut self, after: After, answer: PrAnswer) -> DiskStep {
+        let (generation, holder, wero) = match answer {
+            Ok(PrReply::Reservation {
+                generation,
+                holder,
+                wero,
+            }) => (generation, holder, wero),
+            Ok(other) => return protocol_error(&other),
+            Err(error) => return self.read_failed(after, error),
+        };
+        if generation != self.seen.generation {
+            self.torn += 1;
+            if self.torn > TORN_SURVEYS_MAX {
+                let why = "its keys changed between every two reads".to_owned();
+                return unreachable_disk(PrError::Transport(why));
+            }
+            return self.read_keys(after);
+        }
+        self.seen.holder = holder;
+        self.seen.wero = wero || holder.is_none();
+        match after {
+            After::Verify => self.verify_taken(),
+            After::Lost => DiskStep::Done(DiskOutcome::LostRace(Some(self.seen.clone()))),
+            After::Report => DiskStep::Done(DiskOutcome::Surveyed(self.seen.clone())),
+            After::Victims | After::OwnKeys(_) => {
+                DiskStep::Done(DiskOutcome::Fenced(self.seen.clone()))
+            }
+        }
+    }
+
+    // ---- per path: register, roll, leave -------------------------------------------------------------------
+
+    fn path(&mut self, path: u8) -> DiskStep {
+        if path >= self.paths {
+            return self.paths_done();
+        }
+        let command = match &self.work {
+            DiskWork::Survey => unreachable!("a survey does nothing per path"),
+            DiskWork::Take { key, .. } => PrCommand::RegisterIgnore { new: key.to_bits() },
+            DiskWork::Roll { from, to } => PrCommand::Register {
+                old: from.to_bits(),
+                new: to.to_bits(),
+            },
+            DiskWork::Leave { .. } => match self.retry_from.pop() {
+                Some(old) => PrCommand::Register { old, new: 0 },
+                None => return self.path(path + 1),
+            },
+        };
+        self.command(Stage::Path(path), PathId(path), command)
+    }
+
+    fn got_path(&mut self, path: u8, answer: PrAnswer) -> DiskStep {
+        match answer {
+            Ok(_) => {
+                if self.done_paths == 0 {
+                    self.lead = PathId(path);
+                }
+                self.done_paths += 1;
+                match self.work {
+                    DiskWork::Leave { .. } => self.leave_next(path),
+                    _ => {
+                        self.retry_from.clear();
+                        self.path(path + 1)
+                    }
+                }
+            }
+            Err(PrError::Conflict) => match &self.work {
+                // Another key of this holder may be on this path: one that an unanswered roll put there.
+                DiskWork::Roll { to, .. } => {
+                    let to = to.to_bits();
+                    match self.retry_from.pop() {
+                        Some(old) => self.command(
+                            Stage::Path(path),
+                            PathId(path),
+                            PrCommand::Register { old, new: to },
+                        ),
+                        None if self.seen.keys.is_empty() => {
+                            self.lead = PathId(path);
+                            self.read_keys(After::OwnKeys(path))
+                        }
+                        None => self.path_failed(
+                            path,
+                            "no key of ours is registered on this path".to_owned(),
+                        ),
+                    }
+                }
+                DiskWork::Leave { .. } => self.path(path),
+                _ => self.path_failed(path, "reservation conflict".to_owned()),
+            },
+            Err(error) => self.path_failed(path, text(error)),
+        }
+    }
+
+    fn path_failed(&mut self, path: u8, why: String) -> DiskStep {
+        self.failed_paths += 1;
+        self.last_error = why;
+        self.seen.keys.clear();
+        self.retry_from.clear();
+        match self.work {
+            DiskWork::Leave { .. } => self.leave_next(path),
+            _ => self.path(path + 1),
+        }
+    }
+
+    /// Leaving looks at the keys again for each path: the ones of the paths before are gone.
+    fn leave_next(&mut self, path: u8) -> DiskStep {
+        if path + 1 >= self.paths {
+            return self.paths_done();
+        }
+        self.lead = PathId(path + 1);
+        self.read_keys(After::OwnKeys(path + 1))
+    }
+
+    fn own_keys(&mut self, path: u8) -> DiskStep {
+        let holder = match &self.work {
+            DiskWork::Leave { holder } => *holder,
+            DiskWork::Roll { to, .. } => *to,
+            _ => unreachable!("only rolling and leaving look for own keys"),
+        };
+        let ours = |bits: &u64| {
+            Key::from_bits(*bits, holder.pair).is_some_and(|key| key.same_holder(holder))
+        };
+        self.retry_from = self.seen.keys.iter().copied().filter(ours).collect();
+        if !self.retry_from.is_empty() {
+            return match &self.work {
+                DiskWork::Leave { .. } => self.path(path),
+                _ => {
+                    let old = self.retry_from.pop().expect("not empty");
+                    let new = holder.to_bits();
+                    self.command(
+                        Stage::Path(path),
+                        PathId(path),
+                        PrCommand::Register { old, new },
+                    )
+                }
+            };
+        }
+        match &self.work {
+            DiskWork::Leave { .. } => DiskStep::Done(DiskOutcome::Left),
+            _ => DiskStep::Done(DiskOutcome::Fenced(self.seen.clone())),
+        }
+    }
+
+    fn paths_done(&mut self) -> DiskStep {
+        if self.done_paths == 0 && !matches!(self.work, DiskWork::Leave { .. }) {
+            return DiskStep::Done(DiskOutcome::Unreachable(self.last_error.clone()));
+        }
+        match &self.work {
+            DiskWork::Survey => unreachable!("a survey does nothing per path"),
+            DiskWork::Roll { .. } => DiskStep::Done(DiskOutcome::Rolled {
+                paths_failed: self.failed_paths,
+            }),
+            DiskWork::Leave { .. } if self.failed_paths > 0 => {
+                DiskStep::Done(DiskOutcome::Unreachable(self.last_error.clone()))
+            }
+            DiskWork::Leave { .. } => DiskStep::Done(DiskOutcome::Left),
+            DiskWork::Take { key, surveyed } => {
+                let own_node = |bits: &&u64| {
+                    Key::from_bits(**bits, key.pair).is_some_and(|k| k.node == key.node)
+                };
+                if surveyed.keys.iter().any(|bits| own_node(&bits)) {
+                    self.read_keys(After::Victims)
+                } else {
+                    self.seen.keys = surveyed.keys.clone();
+                    self.preempt_surveyed()
+                }
+            }
+        }
+    }
+
+    // ---- taking --------------------------------------------------------------------------------------------
+
+    /// The holder's key first, then each other surveyed key that is still there.
+    fn preempt_surveyed(&mut self) -> DiskStep {
+        let DiskWork::Take { key, surveyed } = &self.work else {
+            unreachable!("only taking preempts")
+        };
+        let own = key.to_bits();
+        let mut victims: Vec<u64> = surveyed.holder.into_iter().collect();
+        victims.extend(
+            surveyed
+                .keys
+                .iter()
+                .copied()
+                .filter(|bits| Some(*bits) != surveyed.holder),
+        );
+        victims.retain(|bits| *bits != own && self.seen.keys.contains(bits));
+        self.victims = victims;
+        self.preempt(0)
+    }
+
+    fn preempt(&mut self, index: usize) -> DiskStep {
+        let DiskWork::Take { key, .. } = &self.work else {
+            unreachable!("only taking preempts")
+        };
+        let own = key.to_bits();
+        match self.victims.get(index).copied() {
+            Some(victim) => self.command(
+                Stage::Preempt(index),
+                self.lead,
+                PrCommand::PreemptAbort { own, victim },
+            ),
+            None => self.read_keys(After::Verify),
+        }
+    }
+
+    fn got_preempt(&mut self, index: usize, answer: PrAnswer) -> DiskStep {
+        match answer {
+            Ok(_) => self.preempt(index + 1),
+            // SPC-4 5.13.11.3: a key that isn't registered is a conflict: it moved, or was taken by another.
+            Err(PrError::Conflict) => self.read_keys(After::Lost),
+            Err(error) => unreachable_disk(error),
+        }
+    }
+
+    fn verify_taken(&mut self) -> DiskStep {
+        let DiskWork::Take { key, .. } = &self.work else {
+            unreachable!("only taking verifies")
+        };
+        let own = key.to_bits();
+        if self.seen.keys != [own] {
+            return DiskStep::Done(DiskOutcome::LostRace(Some(self.seen.clone())));
+        }
+        match self.seen.holder {
+            Some(holder) if holder == own && self.seen.wero => DiskStep::Done(DiskOutcome::Taken),
+            None => self.command(Stage::Reserve, self.lead, PrCommand::Reserve { key: own }),
+            Some(_) => DiskStep::Done(DiskOutcome::LostRace(Some(self.seen.clone()))),
+        }
+    }
+}
+
+fn text(error: PrError) -> String {
+    match error {
+        PrError::Conflict => "reservation conflict".to_owned(),
+        PrError::UnitAttention(what) | PrError::Illegal(what) | PrError::Transport(what) => what,
+    }
+}
+
+fn unreachable_disk(error: PrError) -> DiskStep {
+    DiskStep::Done(DiskOutcome::Unreachable(text(error)))
+}
+
+fn protocol_error(reply: &PrReply) -> DiskStep {
+    DiskStep::Done(DiskOutcome::Unreachable(format!(
+        "the adapter answered a command with {reply:?}"
+    )))
+}
