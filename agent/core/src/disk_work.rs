@@ -460,8 +460,8 @@ impl DiskTask {
     }
 
     fn preempt(&mut self, index: usize) -> DiskStep {
-        let DiskWork::Take { key, .. } = &self.work else {
-            unreachable!("only taking preempts")
+        let (DiskWork::Take { key, .. } | DiskWork::Expel { key, .. }) = &self.work else {
+            unreachable!("only taking and expelling preempt")
         };
         let own = key.to_bits();
         match self.victims.get(index).copied() {

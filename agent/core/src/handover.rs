@@ -131,6 +131,10 @@ impl Controller {
         self.out.push(Action::Lease(Lease::End));
         self.owner.lease_until = None;
         self.run(now, Job::RemoveVips, Work::RemoveVips);
+        let quiet = now + ms(self.config.timing.disk_beat_ms);
+        for disk in self.disks.all.values_mut() {
+            disk.look_at = disk.look_at.max(quiet);
+        }
         self.go(now, edge);
     }
 

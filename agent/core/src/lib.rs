@@ -25,3 +25,6 @@ pub mod states;
 mod status;
 mod takeover;
 pub mod time;
+
+#[cfg(test)]
+mod tests;

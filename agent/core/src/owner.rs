@@ -299,7 +299,13 @@ impl Controller {
             let Some(from) = disk.ours.filter(|_| disk.busy.is_none() && !disk.lost) else {
                 continue;
             };
-            disk.look_at = disk.look_at.max(now + ms(self.config.timing.disk_beat_ms));
+            // A roll says that the key is ours; what else is on the disk only a look says.
+            let looked = disk.look.as_ref().map_or(now, |(asked, _)| *asked);
+            let latest = looked + ms(self.config.timing.verify_ms);
+            if self.owner.phase != Phase::Offering {
+                let later = now + ms(self.config.timing.disk_beat_ms);
+                disk.look_at = disk.look_at.max(latest.min(later));
+            }
             self.run_disk(now, Job::Roll(id, to), DiskWork::Roll { from, to });
         }
     }
@@ -356,7 +362,17 @@ impl Controller {
     /// Looks at the arbiters at the pace of rolling, at every other disk every `verify_ms`.
     fn verify(&mut self, now: Instant) {
         let timing = &self.config.timing;
-        let (arbiter_pace, pace) = (ms(timing.disk_beat_ms), ms(timing.verify_ms));
+        let pace = ms(timing.verify_ms);
+        let leaving = matches!(
+            self.state,
+            State::RemovingVips | State::StoppingServices | State::Exporting
+        );
+        // The keys are about to be written: a look in flight would only be in the way.
+        let arbiter_pace = if leaving {
+            pace
+        } else {
+            ms(timing.disk_beat_ms)
+        };
         let fencing = matches!(self.state, State::FencingRest);
         let arbiters = self.disks.arbiter_ids();
         self.look_at_disks(now, &arbiters, arbiter_pace);

@@ -227,6 +227,16 @@ impl Controller {
             disk.rolled_at = None;
         }
         self.go(now, states::SURVEYED);
+        // The rest is surveyed meanwhile, so that it can be taken as soon as the arbiters are won.
+        let ids: Vec<DiskId> = self.disks.all.keys().copied().collect();
+        for id in ids {
+            let Some(disk) = self.disks.all.get(&id) else {
+                continue;
+            };
+            if !self.disks.is_arbiter(id) && disk.busy.is_none() && disk.owed.is_none() {
+                self.run_disk(now, Job::Look(id), DiskWork::Survey);
+            }
+        }
     }
 
     /// When the old owner's lease must have lapsed, as far as our echo could have renewed it.
