@@ -9,6 +9,7 @@ pub mod config;
 pub mod controller;
 pub mod disk_work;
 pub mod event;
+pub mod heartbeat;
 pub mod ids;
 pub mod key;
 pub mod perform;
