@@ -27,8 +27,9 @@ pub struct DaemonAdapters {
     pub reconfigure: Option<Reconfigure>,
 }
 
-/// Called on a lane with the old and the new configuration; what did not change must not be touched.
-pub type Reconfigure = Arc<dyn Fn(&Config, &Config) -> Result<(), Failure> + Send + Sync>;
+/// Called on a lane with the old and the new configuration and whether the virtual addresses are on; what did not
+/// change must not be touched.
+pub type Reconfigure = Arc<dyn Fn(&Config, &Config, bool) -> Result<(), Failure> + Send + Sync>;
 
 /// How the daemon ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
