@@ -147,7 +147,7 @@ pub struct RpcError {
     code: Code,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<ErrorData>,
+    data: Option<Box<ErrorData>>,
 }
 
 impl RpcError {
@@ -205,13 +205,13 @@ impl RpcError {
         RpcError {
             code: Code::Call,
             message: "Method call error".to_owned(),
-            data: Some(ErrorData {
+            data: Some(Box::new(ErrorData {
                 error: errno,
                 errname,
                 reason: format!("[{errname}] {}", text.as_ref()),
                 trace: None,
                 extra: None,
-            }),
+            })),
         }
     }
 
@@ -235,13 +235,13 @@ impl RpcError {
         RpcError {
             code: Code::Params,
             message: "Invalid params".to_owned(),
-            data: Some(ErrorData {
+            data: Some(Box::new(ErrorData {
                 error: errno,
                 errname: errno_name(errno),
                 reason,
                 trace: None,
                 extra: Some(violations),
-            }),
+            })),
         }
     }
 

@@ -198,9 +198,10 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
         *self.shape = Shape::Object;
-        visitor.visit_map(de::value::MapDeserializer::new(
-            std::iter::empty::<(&str, &str)>(),
-        ))
+        visitor.visit_map(de::value::MapDeserializer::new(std::iter::empty::<(
+            &str,
+            &str,
+        )>()))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -231,8 +232,11 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
         visitor: V,
     ) -> Result<V::Value, Refused> {
         *self.shape = Shape::Word { name, words };
-        let first: StrDeserializer<'_, Refused> =
-            words.first().copied().unwrap_or_default().into_deserializer();
+        let first: StrDeserializer<'_, Refused> = words
+            .first()
+            .copied()
+            .unwrap_or_default()
+            .into_deserializer();
         visitor.visit_enum(first)
     }
 
@@ -285,7 +289,14 @@ mod tests {
         );
         assert_eq!(
             Shape::of::<Status>().schema()["enum"],
-            json!(["MASTER", "BACKUP", "ELECTING", "IMPORTING", "SINGLE", "ERROR"])
+            json!([
+                "MASTER",
+                "BACKUP",
+                "ELECTING",
+                "IMPORTING",
+                "SINGLE",
+                "ERROR"
+            ])
         );
         let Shape::Struct { name, fields } = Shape::of::<FailoverConfig>() else {
             panic!("FailoverConfig is a struct");
