@@ -16,6 +16,7 @@ pub mod events;
 pub mod frame;
 pub mod methods;
 pub mod params;
+pub mod reasons;
 pub mod schema;
 pub mod types;
 

@@ -94,6 +94,15 @@ impl Hub {
         self.outlets().len()
     }
 
+    /// Number of subscriptions of all connections.
+    pub fn subscriptions(&self) -> usize {
+        let outlets = self.outlets();
+        outlets
+            .values()
+            .map(|outlet| outlet.session.subscriptions())
+            .sum()
+    }
+
     /// Hands changes on to the connections, for ever.
     pub(super) async fn pump(&self) -> std::io::Result<()> {
         let mut bell = UnixStream::from_std(self.bell.1.try_clone()?)?;
