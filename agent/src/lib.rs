@@ -12,6 +12,7 @@
 pub mod config;
 pub mod daemon;
 pub mod pair_key;
+pub mod rpc;
 
 /// Draws 64 random bits; falls back on the clock and the process where the kernel has none to give.
 pub(crate) fn random_u64() -> u64 {
