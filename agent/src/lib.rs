@@ -9,6 +9,7 @@
 //!
 //! [`daemon::run`] is the whole daemon: it takes a [`config::Config`] and [`daemon::DaemonAdapters`].
 
+pub mod adapters;
 pub mod config;
 pub mod daemon;
 pub mod pair_key;
