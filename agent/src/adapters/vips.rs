@@ -39,6 +39,8 @@ impl std::fmt::Display for Vip {
 #[derive(Debug)]
 pub struct KernelVips {
     vips: Mutex<Vec<Vip>>,
+    /// Kept open: closing a packet socket waits for a grace period of the kernel, some 10 ms.
+    packets: Mutex<Option<PacketSocket>>,
     announce_while: Option<AnnounceWhile>,
 }
 
@@ -59,6 +61,7 @@ impl KernelVips {
         check(&vips)?;
         Ok(KernelVips {
             vips: Mutex::new(vips),
+            packets: Mutex::new(None),
             announce_while: None,
         })
     }
@@ -121,14 +124,18 @@ impl Vips for KernelVips {
     fn announce(&self) -> Result<(), Failure> {
         let vips = self.configured();
         let interfaces = open()?.interfaces().map_err(unreadable)?;
-        let socket = PacketSocket::open().map_err(|errno| {
-            Failure(format!(
-                "no packet socket for announcements: {errno}; run the daemon with CAP_NET_RAW"
-            ))
-        })?;
+        let mut packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = match packets.take() {
+            Some(socket) => packets.insert(socket),
+            None => packets.insert(PacketSocket::open().map_err(|errno| {
+                Failure(format!(
+                    "no packet socket for announcements: {errno}; run the daemon with CAP_NET_RAW"
+                ))
+            })?),
+        };
         let mut failures = Vec::new();
         for vip in &vips {
-            if let Err(failure) = self.announce_one(vip, &interfaces, &socket) {
+            if let Err(failure) = self.announce_one(vip, &interfaces, socket) {
                 failures.push(failure);
             }
         }
