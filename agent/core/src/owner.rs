@@ -11,6 +11,7 @@ use crate::ops::Job;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use std::time::Duration;
 
 /// Failed operations in a row after which an arbiter is replaced.
 const ARBITER_FAILURES: u32 = 3;
@@ -20,6 +21,10 @@ const REPAIR_PAUSE_MS: u64 = 1000;
 const RESTART_CONFIRM_MS: u64 = 1000;
 /// Time between lengthening the lease and ending: the kernel's refusal would come in between.
 const RESTART_EXIT_MS: u64 = 20;
+/// Announcements after the first one, and after each change of the clients' network.
+pub(crate) const ANNOUNCEMENTS: u8 = 4;
+/// Renewals that would gain less are not worth a message to the kernel.
+const RENEWAL: Duration = ms(10);
 /// Time without carrier on the clients' network after which the owner hands over to a peer that has one.
 const LAN_DOWN_MS: u64 = 500;
 
@@ -95,6 +100,12 @@ impl Owner {
         self.won(now);
     }
 
+    /// Announces the addresses several times more.
+    pub(crate) fn announce_anew(&mut self, now: Instant) {
+        self.announcements_left = ANNOUNCEMENTS;
+        self.announce_at = now;
+    }
+
     pub(crate) fn set_phase(&mut self, now: Instant, phase: Phase) {
         if self.phase != phase {
             self.phase = phase;
@@ -166,6 +177,9 @@ impl Controller {
             .unwrap_or(self.owner.since)
             .max(self.owner.since);
         let limit = seen + ms(self.config.timing.disk_lost_ms);
+        if self.disks.all.is_empty() {
+            return false;
+        }
         self.wake_at(limit, "disks lost");
         if now >= limit {
             self.halt(now, edge, HaltReason::DisksLost);
@@ -435,8 +449,12 @@ impl Controller {
 
     /// End of the lease that the newest proof allows: an echo of our beat, or a roll on a majority, each counted
     /// from when it was asked for.
-    pub(crate) fn lease_end(&self) -> Option<Instant> {
+    pub(crate) fn lease_end(&self, now: Instant) -> Option<Instant> {
         let timing = &self.config.timing;
+        if self.disks.all.is_empty() {
+            // Nobody to prove anything to: a single controller without shared disks.
+            return (!self.config.has_peer).then_some(now + ms(timing.vip_lease_ms));
+        }
         let standby = self
             .peer
             .beat
@@ -458,14 +476,18 @@ impl Controller {
     }
 
     fn renew_lease(&mut self, now: Instant) {
-        if self.state != State::Active {
+        let restarts = self.state == State::Restarting && self.owner.restart_exit.is_none();
+        if self.state != State::Active && !restarts {
             return;
         }
-        let Some(until) = self.lease_end() else {
+        if self.disks.all.is_empty() {
+            self.wake_at(now + ms(self.config.timing.vip_lease_ms / 4), "lease");
+        }
+        let Some(until) = self.lease_end(now) else {
             return;
         };
         let old = self.owner.lease_until;
-        if until <= now || old.is_some_and(|old| until <= old) {
+        if until <= now || old.is_some_and(|old| until < old + RENEWAL) {
             return;
         }
         let lives = old.is_some_and(|old| now < old);
@@ -483,7 +505,7 @@ impl Controller {
         }
         let until = now + ms(self.config.timing.vip_lease_ms);
         let until = self
-            .lease_end()
+            .lease_end(now)
             .map_or(until, |end| end.min(until))
             .max(now);
         self.owner.lease_until = Some(until);
@@ -522,6 +544,16 @@ impl Controller {
     fn replace_arbiter(&mut self, now: Instant) {
         if self.state != State::Active {
             return;
+        }
+        if self.arbiters_acked < self.disks.arbiters.version
+            && self.journal_is_free(now, &Job::RecordArbiters)
+        {
+            let list = self.disks.arbiters.clone();
+            self.run(
+                now,
+                Job::RecordArbiters,
+                Work::Record(Entry::Arbiters(list)),
+            );
         }
         let list = &self.disks.arbiters;
         if !list.previous.is_empty() {

@@ -745,7 +745,7 @@ impl Controller {
             self.wake_at(from, "the old lease");
             return;
         }
-        let Some(until) = self.lease_end().filter(|until| *until > now) else {
+        let Some(until) = self.lease_end(now).filter(|until| *until > now) else {
             self.owner.roll_now = true;
             return;
         };
@@ -770,8 +770,8 @@ impl Controller {
             self.import_failed_until = None;
             self.handover.reverted = self.handover.reverting;
             self.handover.reverting = false;
-            self.owner.announcements_left = 4;
-            self.owner.announce_at = now + ms(self.config.timing.announce_ms);
+            self.owner
+                .announce_anew(now + ms(self.config.timing.announce_ms));
             self.go(now, states::SERVING);
             self.remember(now, true);
         }
