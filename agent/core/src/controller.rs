@@ -467,7 +467,7 @@ impl Controller {
     fn role(&self) -> Role {
         match self.state {
             State::Starting => Role::Starting,
-            State::Electing | State::Yielding | State::Reverting => Role::Electing,
+            State::Electing | State::Yielding => Role::Electing,
             State::Standby => Role::Standby,
             State::Surveying | State::FencingArbiters => Role::Fencing,
             State::FencingRest | State::Importing | State::StartingServices | State::Announcing => {
@@ -478,7 +478,8 @@ impl Controller {
             State::RemovingVips
             | State::StoppingServices
             | State::Exporting
-            | State::WritingHandover => Role::Resigning,
+            | State::WritingHandover
+            | State::Reverting => Role::Resigning,
             State::HandedOver => Role::HandingOver,
             State::Adopting | State::Restarting => Role::Restarting,
             State::Stopping => Role::Stopping,

@@ -125,6 +125,11 @@ impl Controller {
             .any(|pending| pending.job == *job && !pending.overdue)
     }
 
+    /// Whether work is in flight and not overdue.
+    pub(crate) fn is_in_time(&self, op: OpId) -> bool {
+        self.ops.get(&op).is_some_and(|pending| !pending.overdue)
+    }
+
     /// Whether a record may be asked for: it isn't in flight, and none failed a moment ago.
     pub(crate) fn journal_is_free(&mut self, now: Instant, job: &Job) -> bool {
         if now < self.journal_again_at {

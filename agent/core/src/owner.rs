@@ -168,7 +168,9 @@ impl Controller {
             true => Some(false),
             false => disk.ours.map(|_| true),
         };
-        if self.disks.verdict(ours) == Verdict::No {
+        // Both juries count: a taker that couldn't read the arbiters won by more than half of all disks.
+        if self.disks.verdict(ours) == Verdict::No || self.disks.verdict_of_all(ours) == Verdict::No
+        {
             return self.lost_majority(now, edge);
         }
         let seen = self
@@ -299,8 +301,7 @@ impl Controller {
     /// One roll on each arbiter; on every disk while the links are silent, for a taker that can't read the arbiters.
     pub(crate) fn roll_all(&mut self, now: Instant) {
         self.owner.beat = (self.owner.beat + 1) & 0xfff;
-        let wide =
-            !self.disks.arbiters_held() || !self.peer.alive(now, ms(self.config.timing.dead_ms));
+        let wide = self.rolls_wide(now);
         let to = self.key(self.owner.phase, self.epoch);
         let ids: Vec<DiskId> = match wide && self.state != State::FencingRest {
             true => self.disks.all.keys().copied().collect(),
@@ -322,6 +323,16 @@ impl Controller {
             }
             self.run_disk(now, Job::Roll(id, to), DiskWork::Roll { from, to });
         }
+    }
+
+    /// Without a fresh echo every disk is rolled: a taker that can't read the arbiters judges by all disks.
+    fn rolls_wide(&self, now: Instant) -> bool {
+        let after = ms(self.config.timing.roll_after_ms);
+        let echoed = self
+            .peer
+            .echo_received
+            .is_some_and(|at| now.since(at) < after);
+        !echoed || !self.disks.arbiters_held()
     }
 
     pub(crate) fn roll_ended(
@@ -462,9 +473,11 @@ impl Controller {
             .is_some_and(|beat| !beat.role.owns() && beat.role != Role::Fencing);
         let echo = self.peer.echo_proof.filter(|_| standby);
         let alive = echo.is_some_and(|at| at > self.owner.since);
-        let rolled = self
-            .disks
-            .majority_time(|disk| disk.rolled_at.filter(|_| !disk.lost));
+        let at = |disk: &Disk| disk.rolled_at.filter(|_| !disk.lost);
+        let mut rolled = self.disks.majority_time(at);
+        if self.rolls_wide(now) {
+            rolled = rolled.min(self.disks.majority_time_of_all(at));
+        }
         let proof = if alive { rolled.max(echo) } else { rolled }?;
         let slow = self.owner.phase == Phase::OwnerSlow && self.phase_is_written();
         let validity = if slow {
