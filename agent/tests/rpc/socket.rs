@@ -434,6 +434,21 @@ async fn events_go_to_those_who_want_them() {
     served.stop().await;
 }
 
+#[tokio::test]
+async fn who_would_miss_events_is_disconnected() {
+    let served = Served::start(Limits::default());
+    let mut subscriber = served.client().await;
+    let mut other = served.client().await;
+    subscriber.call("core.subscribe", json!(["*"])).await;
+    // The runtime of this test has one thread: nothing is handed on during the loop, as if it starved.
+    for _ in 0..2_000 {
+        served.daemon.walk(&[Status::Backup, Status::Master]);
+    }
+    assert_eq!(subscriber.close_code().await, 1008);
+    assert_eq!(other.call("core.ping", json!([])).await["result"], "pong");
+    served.stop().await;
+}
+
 #[test]
 fn publishing_never_waits() {
     let hub = Hub::new().expect("a hub");
