@@ -318,9 +318,9 @@ async fn there_is_room_for_so_many_connections() {
 #[tokio::test]
 async fn a_client_that_says_nothing_is_dropped() {
     let limits = Limits {
-        handshake: Duration::from_millis(50),
+        handshake: Duration::from_millis(500),
         ping: Duration::from_millis(40),
-        idle: Duration::from_millis(400),
+        unanswered_pings: 10,
         ..Limits::default()
     };
     let served = Served::start(limits);
