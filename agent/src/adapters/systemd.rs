@@ -25,6 +25,7 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const JOB: &str = "org.freedesktop.systemd1.Job";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const JOB_REMOVED: &str = "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
                            interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
@@ -185,6 +186,35 @@ struct Asked {
     jobs: Vec<(OwnedObjectPath, String)>,
 }
 
+/// Whether systemd is restarting this very process's unit (`systemctl restart`), rather than stopping it: asked on
+/// SIGTERM, which is the same for both. `false` where systemd isn't or doesn't answer in half a second: a stop that
+/// hands over is the safe reading. Another bus than the system's may be given.
+pub fn being_restarted(bus: Option<&str>) -> bool {
+    let ask = async {
+        let bus = Bus::connect(bus).await.ok()?;
+        let own = (SYSTEMD, MANAGER_PATH, MANAGER, std::process::id());
+        let unit: OwnedObjectPath = bus
+            .calls
+            .call_method(Some(own.0), own.1, Some(own.2), "GetUnitByPID", &(own.3,))
+            .await
+            .and_then(|answer| answer.body().deserialize())
+            .ok()?;
+        let job = bus.property(&unit, UNIT, "Job").await.ok()?;
+        let (_, job) = <(u32, OwnedObjectPath)>::try_from(job).ok()?;
+        let kind = bus.text(&job, JOB, "JobType").await.ok()?;
+        Some(kind == "restart")
+    };
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .ok()?;
+        let bounded = async { tokio::time::timeout(Duration::from_millis(500), ask).await };
+        runtime.block_on(bounded).ok().flatten()
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().ok().flatten()).unwrap_or(false)
+}
+
 struct Bus {
     signals: Connection,
     calls: Connection,
@@ -225,8 +255,8 @@ impl Bus {
 
     async fn ask(&self, unit: &str, goal: Goal) -> Result<Asked, Failure> {
         let path = self.load(unit).await?;
-        let state = self.text(&path, "ActiveState").await?;
-        let loaded = self.text(&path, "LoadState").await?;
+        let state = self.text(&path, UNIT, "ActiveState").await?;
+        let loaded = self.text(&path, UNIT, "LoadState").await?;
         if loaded == "not-found" {
             return match goal {
                 Goal::Stop => Ok(Asked {
@@ -247,7 +277,7 @@ impl Bus {
             // A target is stopped before what is part of it: its own job says nothing of theirs.
             for part in self.list(&path, "ConsistsOf").await? {
                 let path = self.load(&part).await?;
-                let state = self.text(&path, "ActiveState").await?;
+                let state = self.text(&path, UNIT, "ActiveState").await?;
                 if !matches!(state.as_str(), "inactive" | "failed") {
                     changes = true;
                     jobs.push((self.job(&part, goal).await?, part));
@@ -291,22 +321,38 @@ impl Bus {
         answer.map_err(|error| refused(&format!("load {unit}"), &error))
     }
 
-    async fn property(&self, path: &OwnedObjectPath, name: &str) -> Result<OwnedVariant, Failure> {
+    async fn property(
+        &self,
+        path: &OwnedObjectPath,
+        interface: &str,
+        name: &str,
+    ) -> Result<OwnedVariant, Failure> {
         let answer = self
             .calls
-            .call_method(Some(SYSTEMD), path, Some(PROPERTIES), "Get", &(UNIT, name))
+            .call_method(
+                Some(SYSTEMD),
+                path,
+                Some(PROPERTIES),
+                "Get",
+                &(interface, name),
+            )
             .await
             .and_then(|answer| answer.body().deserialize());
         answer.map_err(|error| refused(&format!("read {name} of a unit"), &error))
     }
 
-    async fn text(&self, path: &OwnedObjectPath, name: &str) -> Result<String, Failure> {
-        let value = self.property(path, name).await?;
+    async fn text(
+        &self,
+        path: &OwnedObjectPath,
+        interface: &str,
+        name: &str,
+    ) -> Result<String, Failure> {
+        let value = self.property(path, interface, name).await?;
         String::try_from(value).map_err(|error| refused(&format!("read {name} of a unit"), &error))
     }
 
     async fn list(&self, path: &OwnedObjectPath, name: &str) -> Result<Vec<String>, Failure> {
-        let value = self.property(path, name).await?;
+        let value = self.property(path, UNIT, name).await?;
         Vec::try_from(value).map_err(|error| refused(&format!("read {name} of a unit"), &error))
     }
 }

@@ -3,6 +3,7 @@
 use crate::ns::skipped;
 use failover_core::adapters::{Change, Services};
 use failoverd::adapters::services::{DEFAULT_UNIT, SystemdServices};
+use failoverd::adapters::systemd::being_restarted;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -109,6 +110,12 @@ impl Manager {
         }
     }
 
+    #[zbus(name = "GetUnitByPID")]
+    fn unit_by_pid(&self, pid: u32) -> fdo::Result<OwnedObjectPath> {
+        assert_eq!(pid, std::process::id());
+        self.load_unit("failoverd.service")
+    }
+
     async fn start_unit(
         &self,
         name: &str,
@@ -208,6 +215,12 @@ impl Unit {
     }
 
     #[zbus(property)]
+    fn job(&self) -> (u32, OwnedObjectPath) {
+        let path = OwnedObjectPath::try_from("/org/freedesktop/systemd1/job/77");
+        (77, path.expect("a path"))
+    }
+
+    #[zbus(property)]
     fn load_state(&self) -> String {
         let there = self.units.lock().expect("unlocked").contains_key(self.name);
         if there { "loaded" } else { "not-found" }.to_owned()
@@ -222,6 +235,19 @@ impl Unit {
             .into_iter()
             .map(str::to_owned)
             .collect()
+    }
+}
+
+/// The daemon's own job; its type is the state that the test gave to its unit.
+struct Job(Units);
+
+#[interface(name = "org.freedesktop.systemd1.Job")]
+impl Job {
+    #[zbus(property)]
+    fn job_type(&self) -> String {
+        let units = self.0.lock().expect("unlocked");
+        let unit = units.get("failoverd.service");
+        unit.map_or("", |unit| unit.state).to_owned()
     }
 }
 
@@ -266,6 +292,8 @@ impl Systemd {
                     };
                     builder = builder.serve_at(path(name), unit);
                 }
+                let job = Job(shared.clone());
+                let builder = builder.serve_at("/org/freedesktop/systemd1/job/77", job);
                 let builder = builder.name("org.freedesktop.systemd1");
                 let _connection = builder.build().await.expect("on the bus");
                 ready.send(()).expect("the test waits");
@@ -436,6 +464,22 @@ fn a_flood_of_other_jobs_drowns_nothing() {
     let _systemd = Systemd::start(&bus, &units, 600);
     let services = services(&bus, &[DEFAULT_UNIT, "also.service"], 60_000);
     assert_eq!(services.start(), Ok(Change::Made));
+}
+
+#[test]
+fn a_restart_is_told_from_a_stop() {
+    let Some(bus) = Bus::start("systemd::a_restart_is_told_from_a_stop") else {
+        return;
+    };
+    assert!(!being_restarted(Some(&bus.address)), "nobody to ask");
+    let mut own = pretend(None);
+    own.state = "restart";
+    let systemd = Systemd::start(&bus, &[("failoverd.service", own)], 0);
+    assert!(being_restarted(Some(&bus.address)));
+    let mut units = systemd.units.lock().expect("unlocked");
+    units.get_mut("failoverd.service").expect("there").state = "stop";
+    drop(units);
+    assert!(!being_restarted(Some(&bus.address)));
 }
 
 #[test]
