@@ -94,6 +94,25 @@ impl Pools for MountPools {
             .map_err(|error| pool.failure("read its device", &error))
     }
 
+    fn discard(&self, pool: PoolId) -> Result<(), Failure> {
+        let pool = self.pool(pool)?;
+        let device = match pool.target()? {
+            Target::Block(device) => device,
+            Target::File(file) => {
+                match loop_of(&file).map_err(|e| pool.failure("look for its loop device", &e))? {
+                    Some(device) => device,
+                    None => return Ok(()),
+                }
+            }
+        };
+        // What is mounted already is nobody else's: its cache is the filesystem's own.
+        if pool.mounted_right(&device)? {
+            return Ok(());
+        }
+        let disk = open_block(&device, false).map_err(|e| pool.failure("open its device", &e))?;
+        drop_buffers(&disk).map_err(|e| pool.failure("drop its device's buffers", &e.into()))
+    }
+
     fn import(&self, pool: PoolId, won: &[DiskId]) -> Result<Change, Failure> {
         let pool = self.pool(pool)?;
         if let Some(missing) = pool.disks.iter().find(|disk| !won.contains(disk)) {
