@@ -143,7 +143,7 @@ fn remarks(config: &Config) -> Vec<&'static str> {
     );
     add(
         pair && config.disks.is_empty(),
-        "no shared disks: nothing but the heartbeat keeps two controllers from serving at once",
+        "no shared disks: the disks are the judge of a pair, so neither controller will ever serve",
     );
     add(
         pair && config.critical_interfaces.is_empty(),

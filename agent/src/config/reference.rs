@@ -112,7 +112,7 @@ const SECTIONS: &[Section] = &[
     },
     Section {
         header: "[services]",
-        doc: "Services that run only on the MASTER: started after the import in the order target, units, hooks; stopped in the reverse one.",
+        doc: "Services that run only on the MASTER: after the import the units of systemd, ordered by systemd, then the hooks; stopped in the reverse order.",
         optional: false,
         keys: &[
             key(
@@ -127,7 +127,7 @@ const SECTIONS: &[Section] = &[
                 "list of names",
                 "[]",
                 "[\"nfs-server.service\"]",
-                "Further units of systemd, in their order.",
+                "Further units of systemd.",
             ),
         ],
     },
