@@ -545,7 +545,8 @@ fn replace(
         Ok(()) => Ok(()),
         Err(NftError::Refused {
             step: "add the table",
-            errno: Errno::EOPNOTSUPP,
+            // Linux before 5.12 says EINVAL of a flag that it doesn't know.
+            errno: Errno::EOPNOTSUPP | Errno::EINVAL,
         }) if protection != Protection::Plain => Err(OpenError::Unsupported),
         Err(error) => Err(OpenError::Nft(error)),
     }
