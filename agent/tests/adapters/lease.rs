@@ -1,10 +1,10 @@
 //! The lease of the virtual addresses as a client sees it.
 
 use crate::ns::{Machine, client, ip, isolated, skipped};
-use failover_core::adapters::{Clock, Lease, Vips};
+use failover_core::adapters::{Change, Clock, Lease, Vips};
 use failover_core::time::{Instant, ms};
 use failoverd::adapters::clock::BootClock;
-use failoverd::adapters::lease::{Form, NftLease, Protection, TABLE, probe};
+use failoverd::adapters::lease::{Form, NftLease, Protection, TABLE, probe, remove_tables};
 use failoverd::adapters::lease_thread::LeaseThread;
 use failoverd::adapters::nft::{Batch, Family, NftSocket};
 use failoverd::adapters::vips::{KernelVips, Vip};
@@ -481,6 +481,29 @@ fn the_list_of_addresses_changes_without_a_gap_for_those_that_stay() {
             server.join().expect("the server");
         },
     );
+}
+
+/// A daemon that needs no lease must not leave its addresses silenced by the tables of an earlier run.
+#[test]
+fn tables_of_an_earlier_run_can_be_removed() {
+    isolated("lease::tables_of_an_earlier_run_can_be_removed", || {
+        let client = client();
+        vips().add().expect("added");
+        let (stop, server) = echo(VIP4);
+        assert_eq!(remove_tables(), Ok(Change::AlreadySo));
+        let lease = lease();
+        if lease.protection() == Protection::OwnedAndPersistent {
+            remove_tables().expect_err("in use by a living owner");
+        }
+        drop(lease);
+        assert!(!answered_once(&client, VIP4));
+        assert_eq!(remove_tables(), Ok(Change::Made));
+        assert_eq!(remove_tables(), Ok(Change::AlreadySo));
+        forget_neighbours(&client);
+        assert!(answered_once(&client, VIP4));
+        stop.store(true, Ordering::Relaxed);
+        server.join().expect("the server");
+    });
 }
 
 #[test]
