@@ -205,6 +205,7 @@ impl Connection<'_> {
     async fn send(&mut self, message: Message) -> Result<(), End> {
         let sending = self.socket.send(message);
         tokio::select! {
+            biased;
             sent = timeout(self.limits.send, sending) => taken(sent),
             // The rest of the message is lost with the connection.
             () = self.outlet.overrun.notified() => Err(End::Dead("events were not taken in time")),

@@ -358,7 +358,12 @@ async fn a_client_that_says_nothing_is_dropped() {
 
 #[tokio::test]
 async fn a_slow_subscriber_is_dropped_and_delays_nobody() {
-    let served = Served::start(Limits::default());
+    // The full queue drops it, not the clock.
+    let limits = Limits {
+        send: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let served = Served::start(limits);
     let mut slow = served.client().await;
     let mut quick = served.client().await;
     for client in [&mut slow, &mut quick] {
@@ -436,7 +441,12 @@ async fn events_go_to_those_who_want_them() {
 
 #[tokio::test]
 async fn who_would_miss_events_is_disconnected() {
-    let served = Served::start(Limits::default());
+    // Each connection has room for all events; the ring before them has not.
+    let limits = Limits {
+        waiting_events: 10_000,
+        ..Limits::default()
+    };
+    let served = Served::start(limits);
     let mut subscriber = served.client().await;
     let mut other = served.client().await;
     subscriber.call("core.subscribe", json!(["*"])).await;
