@@ -321,6 +321,7 @@ async fn a_client_that_says_nothing_is_dropped() {
         handshake: Duration::from_millis(500),
         ping: Duration::from_millis(40),
         unanswered_pings: 10,
+        send: Duration::from_secs(3600),
         ..Limits::default()
     };
     let served = Served::start(limits);
@@ -435,6 +436,23 @@ async fn events_go_to_those_who_want_them() {
     );
     for client in [&mut all, &mut reasons, &mut none] {
         assert_eq!(client.call("core.ping", json!([])).await["result"], "pong");
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_never_overtakes_an_event() {
+    let served = Served::start(Limits::default());
+    let mut client = served.client().await;
+    client
+        .call("core.subscribe", json!(["failover.status"]))
+        .await;
+    for round in 0..100 {
+        let status = [Status::Backup, Status::Master][round % 2];
+        served.daemon.walk(&[status]);
+        let event = client.call("failover.status", json!([])).await;
+        assert_eq!(event["params"]["fields"], json!({"status": status}));
+        assert_eq!(client.text().await["result"], json!(status));
     }
     served.stop().await;
 }
