@@ -1,15 +1,16 @@
 //! The lease of the virtual addresses as a client sees it.
 
 use crate::ns::{Machine, client, ip, isolated, skipped};
-use failover_core::adapters::{Clock, Lease, Vips};
+use failover_core::adapters::{Change, Clock, Lease, Vips};
 use failover_core::time::{Instant, ms};
 use failoverd::adapters::clock::BootClock;
-use failoverd::adapters::lease::{Form, NftLease, Protection, TABLE, probe};
+use failoverd::adapters::lease::{Form, NftLease, Protection, TABLE, probe, remove_tables};
+use failoverd::adapters::lease_thread::LeaseThread;
 use failoverd::adapters::nft::{Batch, Family, NftSocket};
 use failoverd::adapters::vips::{KernelVips, Vip};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 const VIP4: &str = "192.0.2.50";
@@ -223,8 +224,9 @@ fn neighbours_get_no_answer_without_a_lease() {
         let mut lease = lease();
         let resolves = |vip: &'static str, yes: bool| {
             forget_neighbours(&client);
-            let _ = ask(&client, vip);
+            let asking = ask(&client, vip);
             std::thread::sleep(ms(100));
+            asking.end();
             let table = client.run(move || ip(&format!("neigh show {vip} dev client0")));
             assert_eq!(table.contains("lladdr"), yes, "{vip}: {table}");
         };
@@ -284,6 +286,66 @@ fn a_lease_that_is_over_is_not_set() {
             .renew(now(), now() + ms(500))
             .expect_err("nothing was granted");
     });
+}
+
+/// A clock after which the process is frozen, the given number of times.
+struct FreezingClock(AtomicU32);
+
+impl Clock for FreezingClock {
+    fn now(&self) -> Instant {
+        let read = BootClock.now();
+        let left = self.0.load(Ordering::Relaxed);
+        if left > 0 {
+            self.0.store(left - 1, Ordering::Relaxed);
+            std::thread::sleep(ms(100));
+        }
+        read
+    }
+}
+
+/// Frozen between reading the clock and telling the kernel: the lease must not end later for it.
+#[test]
+fn a_freeze_between_clock_and_kernel_does_not_lengthen_the_lease() {
+    isolated(
+        "lease::a_freeze_between_clock_and_kernel_does_not_lengthen_the_lease",
+        || {
+            let clock = Arc::new(FreezingClock(AtomicU32::new(0)));
+            let mut lease = NftLease::open(&addresses(), clock.clone()).expect("nftables");
+            let until = now() + ms(600);
+            lease.grant(now(), now() + ms(5000)).expect("granted");
+            clock.0.store(1, Ordering::Relaxed);
+            lease.renew(now(), until).expect("at the second attempt");
+            while now() < until + ms(60) {
+                std::thread::sleep(ms(1));
+            }
+            // Set with the clock's first reading, it would live for another 40 ms.
+            let lapsed = lease.renew(now(), now() + LEASE).expect_err("lapsed");
+            assert!(lapsed.0.contains("lapsed"), "{lapsed}");
+        },
+    );
+}
+
+/// Frozen each time: refused, and the old lease is what it was.
+#[test]
+fn a_process_frozen_again_and_again_renews_nothing() {
+    isolated(
+        "lease::a_process_frozen_again_and_again_renews_nothing",
+        || {
+            let clock = Arc::new(FreezingClock(AtomicU32::new(0)));
+            let mut lease = NftLease::open(&addresses(), clock.clone()).expect("nftables");
+            lease.grant(now(), now() + ms(60_000)).expect("granted");
+            clock.0.store(100, Ordering::Relaxed);
+            let refused = lease.renew(now(), now() + ms(60_000)).expect_err("frozen");
+            assert!(refused.0.contains("held up"), "{refused}");
+            clock.0.store(100, Ordering::Relaxed);
+            lease.grant(now(), now() + ms(100)).expect_err("frozen");
+            clock.0.store(0, Ordering::Relaxed);
+            std::thread::sleep(ms(200));
+            lease
+                .renew(now(), now() + ms(60_000))
+                .expect("the first lease lives");
+        },
+    );
 }
 
 #[test]
@@ -421,6 +483,29 @@ fn the_list_of_addresses_changes_without_a_gap_for_those_that_stay() {
     );
 }
 
+/// A daemon that needs no lease must not leave its addresses silenced by the tables of an earlier run.
+#[test]
+fn tables_of_an_earlier_run_can_be_removed() {
+    isolated("lease::tables_of_an_earlier_run_can_be_removed", || {
+        let client = client();
+        vips().add().expect("added");
+        let (stop, server) = echo(VIP4);
+        assert_eq!(remove_tables(), Ok(Change::AlreadySo));
+        let lease = lease();
+        if lease.protection() == Protection::OwnedAndPersistent {
+            remove_tables().expect_err("in use by a living owner");
+        }
+        drop(lease);
+        assert!(!answered_once(&client, VIP4));
+        assert_eq!(remove_tables(), Ok(Change::Made));
+        assert_eq!(remove_tables(), Ok(Change::AlreadySo));
+        forget_neighbours(&client);
+        assert!(answered_once(&client, VIP4));
+        stop.store(true, Ordering::Relaxed);
+        server.join().expect("the server");
+    });
+}
+
 #[test]
 fn the_probe_names_the_form_and_leaves_nothing() {
     isolated("lease::the_probe_names_the_form_and_leaves_nothing", || {
@@ -428,6 +513,29 @@ fn the_probe_names_the_form_and_leaves_nothing() {
         let mut socket = NftSocket::open().expect("a socket");
         let left = socket.has_table(Family::Inet, "failoverd_probe");
         assert!(!left.expect("an answer"));
+    });
+}
+
+/// As the daemon has it: the lease in its own thread, the calls from the control thread.
+#[test]
+fn the_lease_thread_keeps_the_lease() {
+    isolated("lease::the_lease_thread_keeps_the_lease", || {
+        let client = client();
+        vips().add().expect("added");
+        let (stop, server) = echo(VIP4);
+        let nft = lease();
+        let end = nft.end_of_lease();
+        let mut lease = LeaseThread::start(nft, Arc::new(BootClock), || ()).expect("a thread");
+        lease.grant(now(), now() + ms(5000)).expect("granted");
+        assert!(answered_once(&client, VIP4));
+        for _ in 0..50 {
+            lease.renew(now(), now() + ms(5000)).expect("renewed");
+        }
+        assert!(end.lives(now() + ms(3000)));
+        while lease.end().is_err() {}
+        assert!(!answered_once(&client, VIP4));
+        stop.store(true, Ordering::Relaxed);
+        server.join().expect("the server");
     });
 }
 
