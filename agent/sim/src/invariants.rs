@@ -162,6 +162,7 @@ impl World {
     /// pool with that disk. Commands that were inside the disk when it was fenced count: only an abort removes them.
     pub(crate) fn landed(&mut self, disk: usize, flight: Flight) {
         let writer = flight.nexus.node;
+        self.landed_writes[flight.pool] += 1;
         let Some(import) = self.ledger.imports[flight.pool] else {
             return;
         };
@@ -378,7 +379,9 @@ impl World {
             .iter()
             .fold(0, |bits, disk| bits | 1 << disk);
         let already = self.machines[node as usize].kernel.imported[pool].is_some();
-        if !already {
+        let lacking = (of_pool & !won).count_ones() as usize;
+        let refused = lacking > usize::from(self.plan.pools[pool].spare);
+        if !already && !refused {
             self.ledger.imports[pool] = Some(Import {
                 node,
                 disks: of_pool & won,
@@ -407,6 +410,12 @@ impl World {
         }
     }
 
+    /// With the keys of volatile disks the memory of past epochs goes: a controller that was off meanwhile can't know
+    /// them. `accept_volatile_reservations` accepts that; the watchdog has reset whoever might still write.
+    pub(crate) fn keys_are_gone(&mut self) {
+        self.ledger.import_epochs = [0; 2];
+    }
+
     /// epoch-advances: every import is in a greater epoch than every import of the other controller before it.
     fn epoch_advances(&mut self, node: Node) {
         let epoch = self.ledger.epochs[node as usize];
@@ -423,8 +432,19 @@ impl World {
         self.ledger.import_epochs[node as usize] = own.max(epoch);
     }
 
-    pub(crate) fn import_ended(&mut self) {
+    pub(crate) fn import_ended(&mut self, node: Node) {
         self.exclusive_writer();
+        self.fresh_import(node);
+    }
+
+    /// fresh-import: an import trusts nothing that was read before the last disk was fenced.
+    fn fresh_import(&mut self, node: Node) {
+        if std::mem::take(&mut self.machines[node as usize].kernel.stale_import) {
+            self.violate(
+                "fresh-import",
+                format!("{node} imported blocks that the other controller wrote over after they were read ahead"),
+            );
+        }
     }
 
     /// import-before-address: services start and addresses come up only where a pool is imported.

@@ -65,6 +65,8 @@ pub struct World {
     pub(crate) story: Story,
     pub(crate) lives: u32,
     pub(crate) requests: u64,
+    /// By pool: writes that have landed.
+    pub(crate) landed_writes: Vec<u64>,
     pub(crate) seed: u64,
     ended: bool,
 }
@@ -113,8 +115,10 @@ impl World {
         };
         let machines = [machine(Node::A, &mut rng), machine(Node::B, &mut rng)];
         let bays = (0..plan.disks).map(|_| Bay::new(plan.aptpl)).collect();
+        let pools = plan.pools.len();
         let mut world = World {
             now: 0,
+            landed_writes: vec![0; pools],
             ledger: Ledger::new(&plan),
             plan,
             rng,
