@@ -633,7 +633,12 @@ impl World {
         if !running(self) {
             return;
         }
-        self.feed(node, Event::Wake);
+        // What has become due at this very moment comes first, until nothing more follows.
+        for _ in 0..3 {
+            if running(self) {
+                self.feed(node, Event::Wake);
+            }
+        }
         let local = self.local(node);
         if !running(self) || self.violation.is_some() {
             return;
