@@ -575,7 +575,7 @@ impl Controller {
     /// Replaces an arbiter that failed by a disk that we hold; one at a time, never while the peer hasn't
     /// acknowledged the last change.
     fn replace_arbiter(&mut self, now: Instant) {
-        if self.state != State::Active {
+        if !matches!(self.state, State::Active | State::Failed) {
             return;
         }
         if self.arbiters_acked < self.disks.arbiters.version
@@ -657,21 +657,32 @@ impl Controller {
         self.beat_now = true;
     }
 
-    /// Takes lost disks back in a new epoch: only where the foreign key is gone or declared yielded.
+    /// Takes disks that are not ours in a new epoch: only where the foreign key is gone, declared yielded, or of an
+    /// owner before us that the sweep didn't reach.
     fn repair(&mut self, now: Instant) {
-        if self.state != State::Active {
+        if !matches!(self.state, State::Active | State::Failed) {
             return;
         }
+        let older = |key: &Key| {
+            key.epoch
+                .expand(self.epoch)
+                .is_some_and(|epoch| epoch < self.epoch)
+        };
         let free = |disk: &&Disk| {
             let others = self
                 .disks
                 .keys_of(disk)
                 .into_iter()
                 .filter(|key| !self.is_own_run(*key));
-            disk.lost
+            (disk.lost || disk.ours.is_none())
+                && disk.look.is_some()
+                && !disk.failed
+                && disk.owed.is_none()
                 && disk.busy.is_none()
                 && !self.disks.has_stranger(disk)
-                && others.clone().all(|key| key.phase == Phase::Yielded)
+                && others
+                    .clone()
+                    .all(|key| key.phase == Phase::Yielded || older(&key))
         };
         let lost: Vec<DiskId> = self
             .disks
@@ -695,7 +706,7 @@ impl Controller {
         self.seen = self.epoch;
         self.owner.repair = Some(self.epoch);
         self.owner.repair_at = now + ms(REPAIR_PAUSE_MS);
-        self.remember(now, true);
+        self.remember(now, self.state == State::Active);
         self.roll_all(now);
         let key = self.key(self.owner.phase, self.epoch);
         for id in lost {
