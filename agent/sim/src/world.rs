@@ -478,6 +478,7 @@ impl World {
                 Action::Halt(reason) => {
                     tell!(self, node, "HALT: {reason}");
                     self.coverage.halt(&reason);
+                    self.halt_with_cause(node, &reason);
                     self.halted(node);
                     return;
                 }
