@@ -100,8 +100,10 @@ impl Control {
 
     /// Runs until the core says that the daemon ends.
     pub(crate) fn run(mut self, first: Vec<Action>) {
-        let missing = realtime::prefer_control_thread();
+        let mut missing = realtime::prefer_control_thread();
+        // The first beat is among these; locking memory takes its milliseconds.
         self.carry_out(first);
+        missing.extend(realtime::lock_process_memory());
         if !missing.is_empty() {
             let text = format!("{}; a busy machine may delay beats", missing.join(", "));
             self.log.say("NO_REAL_TIME", Severity::Warning, text);

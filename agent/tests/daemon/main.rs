@@ -1,6 +1,8 @@
 //! The daemon as a whole, in process.
 
+mod mutated_beats;
 mod pair;
+mod program;
 
 use failover_core::event::Command;
 use failover_core::ids::{DiskId, Node};
@@ -153,4 +155,59 @@ fn a_second_daemon_for_the_same_folders_is_refused_while_the_socket_answers() {
     };
     assert!(error.contains("stop that one first"), "{error}");
     first.stop();
+}
+
+#[test]
+fn a_reload_applies_what_may_change_and_refuses_the_rest_whole() {
+    let mut bench = Bench::new();
+    let (master, backup) = whole(&bench);
+    let node = master.handle.config().node;
+    assert_eq!(master.handle.reload(), Ok(vec![]));
+    bench.extra =
+        "[[vips]]\ninterface = \"lo\"\naddress = \"192.0.2.10/24\"\n[timing]\nimport_ms = 29000\n"
+            .to_owned();
+    bench.write_config(node);
+    let changed = vec!["timing.import_ms".to_owned(), "vips".to_owned()];
+    assert_eq!(master.handle.reload(), Ok(changed));
+    let told = "vips [\"192.0.2.9/24\"] to [\"192.0.2.9/24\", \"192.0.2.10/24\"], on: true";
+    assert_eq!(master.world.calls().last().map(String::as_str), Some(told));
+    assert_eq!(master.handle.backend().virtual_ips().len(), 2);
+    assert_eq!(master.handle.backend().report().vips.len(), 2);
+    bench.disks += 1;
+    bench.extra.push_str("export_ms = 9000\n");
+    bench.write_config(node);
+    let refused = master.handle.reload().expect_err("disks can't change");
+    assert!(
+        refused.starts_with("disks can't change at run time"),
+        "{refused}"
+    );
+    assert_eq!(
+        master.handle.config().timing.export_ms,
+        10_000,
+        "nothing was applied"
+    );
+    std::fs::write(bench.folder(node).join("failoverd.toml"), "nonsense").expect("written");
+    let refused = master.handle.reload().expect_err("no configuration");
+    assert!(refused.contains("failoverd.toml:1"), "{refused}");
+    assert_eq!(master.status(), "MASTER");
+    backup.stop();
+    master.stop();
+}
+
+#[test]
+fn readers_get_answers_while_the_pair_works() {
+    let bench = Bench::new();
+    let (master, backup) = whole(&bench);
+    let backend = master.handle.backend();
+    let reader = std::thread::spawn(move || {
+        for _ in 0..500 {
+            let report = backend.report();
+            assert_eq!(report.vips, ["192.0.2.9/24"]);
+            assert!(report.links.iter().all(|link| link.name == "127.0.0.1"));
+        }
+    });
+    reader.join().expect("every answer was whole");
+    assert_eq!(master.status(), "MASTER");
+    backup.stop();
+    master.stop();
 }

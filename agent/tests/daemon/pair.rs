@@ -170,6 +170,9 @@ impl Pools for Hands {
     fn prescan(&self, _pool: PoolId) -> Result<(), Failure> {
         Ok(())
     }
+    fn discard(&self, _pool: PoolId) -> Result<(), Failure> {
+        Ok(())
+    }
     fn import(&self, pool: PoolId, _won: &[DiskId]) -> Result<Change, Failure> {
         self.0.call(format!("import {}", pool.0))
     }
