@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Pretend hardware, the simulator and the demo.
+
+#[macro_use]
+pub mod story;
+
+pub mod coverage;
+pub mod disk;
+pub mod enclosure;
+pub mod faults;
+pub mod invariants;
+mod lanes;
+pub mod machine;
+pub mod plan;
+pub mod queue;
+pub mod rng;
+pub mod runner;
+pub mod world;
