@@ -98,6 +98,13 @@ fn new_key(file: &Path) -> Result<(), Box<dyn Error>> {
 fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = Config::load(file)?;
     print!("{}", explain(&config));
+    let found = assemble::look_at_machine(&config);
+    if !found.is_empty() {
+        println!("on this machine:");
+    }
+    for sentence in found {
+        println!("  - {sentence}");
+    }
     if !config.disks.is_empty() {
         return Err(format!("{}: {NO_DISKS}", file.display()).into());
     }

@@ -5,6 +5,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 /// Above ordinary real-time work, below the kernel's own threads that serve the network and the disks.
 const CONTROL_PRIORITY: i32 = 40;
+/// Above the control thread, which waits for it a moment.
+const LEASE_PRIORITY: i32 = 41;
 /// Below the control thread: a flood of disk answers must not delay a beat.
 const DISK_PRIORITY: i32 = 10;
 
@@ -23,6 +25,11 @@ pub(crate) fn prefer_control_thread() -> Vec<String> {
 pub(crate) fn lock_process_memory() -> Option<String> {
     let why = lock_memory().err()?;
     Some(format!("memory can't be locked ({why})"))
+}
+
+/// Gives the calling thread the priority of the thread that renews the lease, if that is permitted.
+pub(crate) fn prefer_lease_thread() {
+    let _ = real_time(LEASE_PRIORITY);
 }
 
 /// Gives the calling thread a modest real-time priority, if that is permitted.
