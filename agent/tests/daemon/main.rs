@@ -8,6 +8,7 @@ use failover_core::event::Command;
 use failover_core::ids::{DiskId, Node};
 use failover_core::settings::SettingsChange;
 use failoverd::daemon::Exit;
+use failoverd::links::Inspector;
 use pair::{Bench, Controller, wait_for};
 use std::time::Duration;
 
@@ -210,4 +211,20 @@ fn readers_get_answers_while_the_pair_works() {
     assert_eq!(master.status(), "MASTER");
     backup.stop();
     master.stop();
+}
+
+/// A restart that beats again within 150 ms costs nothing; a start has no business that takes that long.
+#[test]
+fn the_first_beat_comes_at_once() {
+    let bench = Bench::new();
+    let peer = bench.listen_as(Node::B);
+    let started = std::time::Instant::now();
+    let a = bench.start(Node::A);
+    let mut buffer = [0; 2000];
+    let length = peer.recv(&mut buffer).expect("a beat within the time-out");
+    println!("first beat {:?} after the start", started.elapsed());
+    let inspector = Inspector::new(a.handle.config().pair_key.clone().expect("a pair"), Node::B);
+    let beat = inspector.inspect(&buffer[..length]).expect("a good one");
+    assert_eq!(beat.seq, 1);
+    a.stop();
 }

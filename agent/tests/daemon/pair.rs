@@ -257,6 +257,14 @@ impl Bench {
         }
     }
 
+    /// The other end of a controller's first link.
+    pub fn listen_as(&self, node: Node) -> UdpSocket {
+        let socket = UdpSocket::bind(("127.0.0.1", self.ports[0][node as usize])).expect("free");
+        let patience = Some(Duration::from_secs(20));
+        socket.set_read_timeout(patience).expect("a time-out");
+        socket
+    }
+
     pub fn folder(&self, node: Node) -> PathBuf {
         self.dir.path().join(node.to_string())
     }

@@ -204,3 +204,66 @@ fn after_kill_9_a_new_start_adopts() {
     single.signal(Signal::SIGTERM);
     assert_eq!(single.end(), Some(0));
 }
+
+/// In a network namespace of its own: $1 the program, $2 the folder.
+const RELOAD: &str = r#"
+set -e
+until_true() { n=0; while ! "$@"; do n=$((n + 1)); [ $n -lt 1500 ] || exit 3; sleep 0.02; done; }
+has() { ip -br address show dev d0 | grep -q "$1"; }
+ip link add d0 type veth peer name d1
+ip link set d0 up; ip link set d1 up
+"$1" --config "$2/failoverd.toml" 2>"$2/errors" &
+daemon=$!
+trap 'kill -9 $daemon $monitor 2>/dev/null || true' EXIT
+until_true has 192.0.2.9/24
+ip -o monitor address >"$2/monitor" &
+monitor=$!
+# The monitor listens once it tells of an address that comes and goes.
+listening() { ip address replace 198.51.100.1/32 dev d1; ip address del 198.51.100.1/32 dev d1; grep -q 198.51 "$2"; }
+until_true listening x "$2/monitor"
+printf '[[vips]]\ninterface = "d0"\naddress = "2001:db8::9/64"\n' >>"$2/failoverd.toml"
+kill -HUP $daemon
+until_true has 2001:db8::9/64
+has 192.0.2.9/24
+kill -TERM $daemon
+wait $daemon
+! has 192.0.2.9/24
+! has 2001:db8::9/64
+"#;
+
+#[test]
+fn a_reload_never_touches_an_unchanged_address() {
+    const NAME: &str = "a_reload_never_touches_an_unchanged_address";
+    let run = |script: &str, folder: &Path| {
+        Command::new("unshare")
+            .args(["--map-root-user", "--net", "sh", "-c", script, "sh"])
+            .arg(env!("CARGO_BIN_EXE_failoverd"))
+            .arg(folder)
+            .output()
+    };
+    let probe = run("ip link add d0 type veth peer name d1", Path::new("/"));
+    match probe {
+        Ok(probe) if probe.status.success() => {}
+        _ => {
+            println!("SKIPPED: {NAME}: no network namespace with veth can be made here");
+            return;
+        }
+    }
+    let single = Single::new();
+    let mut config = single.read("failoverd.toml");
+    config.push_str("[[vips]]\ninterface = \"d0\"\naddress = \"192.0.2.9/24\"\n");
+    std::fs::write(&single.config, config).expect("written");
+    let output = run(RELOAD, single.dir.path()).expect("runs");
+    let said = text(&output.stderr) + &single.errors();
+    assert!(output.status.success(), "{:?} {said}", output.status);
+    let monitor = single.read("monitor");
+    // Its removal at the end is the one thing that happens to it.
+    let lines: Vec<&str> = monitor
+        .lines()
+        .filter(|line| line.contains("192.0.2.9"))
+        .collect();
+    assert!(
+        lines.len() <= 1 && lines.iter().all(|line| line.starts_with("Deleted")),
+        "{lines:?}"
+    );
+}
