@@ -138,6 +138,8 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
         make_folder(folder)?;
     }
     let instance = Instance::claim(&paths.runtime_dir)?;
+    // A flag that an earlier run didn't live to see must not change what the next SIGTERM means.
+    let _ = std::fs::remove_file(paths.runtime_dir.join(signals::RESTART_FLAG));
     let (journal, loaded) = FileJournal::open(&paths.state_dir, &paths.runtime_dir)?;
     let past = Past::default();
     let (log, logger) = logger::start(paths.state_dir.clone(), past.clone())

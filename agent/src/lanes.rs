@@ -221,8 +221,9 @@ fn lane(name: Name) -> std::io::Result<SyncSender<Job>> {
         .name(name.thread())
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            if matches!(name, Name::Disk(_)) {
-                realtime::prefer_disk_lane();
+            // Short work on the path of every takeover; it must not wait behind a machine's ordinary load.
+            if matches!(name, Name::Disk(_) | Name::Vips | Name::Memory) {
+                realtime::prefer_lane();
             }
             for job in jobs {
                 job();

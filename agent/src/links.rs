@@ -33,6 +33,8 @@ use std::time::Duration;
 
 /// Most datagrams read from one link before its beats are judged: what a full socket buffer holds several times over.
 const DRAIN_MAX: usize = 4096;
+/// Errors of one socket in a row before it is closed and opened anew: each is told once, so more mean that it broke.
+const FAILURES_MAX: u32 = 8;
 /// Pause before a link that couldn't be opened is tried again.
 const REOPEN_AFTER: Duration = ms(500);
 /// Receive buffer: seconds of beats of a peer that goes on while this process stands still.
@@ -327,6 +329,7 @@ impl Link {
         // One byte more than any beat: a longer datagram shows as such.
         let mut buffer = [0; DATAGRAM_MAX + 1];
         let mut control = nix::cmsg_space!(TimeSpec);
+        let mut failures = 0;
         for _ in 0..DRAIN_MAX {
             let before = clock.now();
             let (length, stamp) = match receive(socket, &mut buffer, &mut control) {
@@ -338,6 +341,10 @@ impl Link {
                 Err(Errno::EINTR) => continue,
                 Err(_) => {
                     self.counters.drop_one(Dropped::Failed);
+                    failures += 1;
+                    if failures > FAILURES_MAX {
+                        break;
+                    }
                     continue;
                 }
             };
@@ -348,6 +355,10 @@ impl Link {
                 }
                 Err(why) => self.counters.drop_one(why),
             }
+        }
+        if failures > FAILURES_MAX {
+            self.socket = None;
+            self.retry_at = clock.now() + REOPEN_AFTER;
         }
     }
 }

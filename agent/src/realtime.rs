@@ -8,7 +8,7 @@ const CONTROL_PRIORITY: i32 = 40;
 /// Above the control thread, which waits for it a moment.
 const LEASE_PRIORITY: i32 = 41;
 /// Below the control thread: a flood of disk answers must not delay a beat.
-const DISK_PRIORITY: i32 = 10;
+const LANE_PRIORITY: i32 = 10;
 
 /// Gives the calling thread what a control thread needs; answers with what it could not have, in words.
 pub(crate) fn prefer_control_thread() -> Vec<String> {
@@ -33,8 +33,8 @@ pub(crate) fn prefer_lease_thread() {
 }
 
 /// Gives the calling thread a modest real-time priority, if that is permitted.
-pub(crate) fn prefer_disk_lane() {
-    let _ = real_time(DISK_PRIORITY);
+pub(crate) fn prefer_lane() {
+    let _ = real_time(LANE_PRIORITY);
 }
 
 /// Locks what is there, and later pages as they are touched. Only where no limit applies: under one, a later

@@ -228,3 +228,24 @@ fn the_first_beat_comes_at_once() {
     assert_eq!(beat.seq, 1);
     a.stop();
 }
+
+#[test]
+fn a_master_without_disks_resets_itself_and_the_count_is_durable() {
+    use std::sync::atomic::Ordering;
+    let bench = Bench::new();
+    let (master, backup) = whole(&bench);
+    let node = master.handle.config().node;
+    master.world.all_stuck.store(true, Ordering::Relaxed);
+    wait_for("it resets itself", || {
+        master.world.reset.lock().expect("whole").is_some()
+    });
+    let journal = bench.folder(node).join("state/journal");
+    let journal = std::fs::read_to_string(journal).expect("there");
+    assert!(journal.contains("{\"resets\":1}"), "{journal}");
+    assert_eq!(master.world.lease_until.load(Ordering::Relaxed), 0);
+    wait_for("the other one serves", || backup.status() == "MASTER");
+    // The pretend reset comes back; a daemon in that state says so, and still ends when told to.
+    assert_eq!(master.status(), "ERROR");
+    assert_eq!(master.stop(), Exit::Stopped);
+    backup.stop();
+}

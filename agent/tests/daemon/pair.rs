@@ -128,7 +128,8 @@ impl Fence for Paths {
         command: PrCommand,
         deadline: Duration,
     ) -> Result<PrReply, PrError> {
-        if self.world.stuck_disk.lock().expect("whole").as_ref() == Some(&disk) {
+        let all = self.world.all_stuck.load(Ordering::Relaxed);
+        if all || self.world.stuck_disk.lock().expect("whole").as_ref() == Some(&disk) {
             std::thread::sleep(deadline);
             return Err(PrError::Transport("stuck".to_owned()));
         }
@@ -147,6 +148,8 @@ pub struct World {
     pub refuse_lease: AtomicBool,
     /// Why this controller reset itself.
     pub reset: Mutex<Option<String>>,
+    /// No disk answers.
+    pub all_stuck: AtomicBool,
     /// A disk that answers nothing.
     pub stuck_disk: Mutex<Option<DiskId>>,
 }
