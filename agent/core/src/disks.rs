@@ -291,6 +291,12 @@ impl Disks {
         Key::from_bits(survey.holder?, self.pair)
     }
 
+    /// The holder's key, if it says more than that somebody tried.
+    pub fn owner_key(&self, disk: &Disk) -> Option<Key> {
+        self.holder(disk)
+            .filter(|key| !matches!(key.phase, Phase::Candidate | Phase::Yielded))
+    }
+
     /// A key that isn't of our pair is on the disk.
     pub fn has_stranger(&self, disk: &Disk) -> bool {
         let Some((_, survey)) = &disk.look else {
@@ -319,10 +325,10 @@ impl Disks {
         for node in [Node::A, Node::B] {
             let says = |disk: &Disk| {
                 let fresh = disk.look.is_some() && !disk.failed;
-                fresh.then(|| self.holder(disk).is_some_and(|key| key.node == node))
+                fresh.then(|| self.owner_key(disk).is_some_and(|key| key.node == node))
             };
             if self.verdict(says) == Verdict::Yes {
-                let holders = self.all.values().filter_map(|disk| self.holder(disk));
+                let holders = self.all.values().filter_map(|disk| self.owner_key(disk));
                 return holders
                     .filter(|key| key.node == node)
                     .max_by_key(|key| key.beat);

@@ -478,14 +478,18 @@ impl Controller {
         if self.rolls_wide(now) {
             rolled = rolled.min(self.disks.majority_time_of_all(at));
         }
-        let proof = if alive { rolled.max(echo) } else { rolled }?;
+        // Only the keys can promise the long lease, and only while they say so.
         let slow = self.owner.phase == Phase::OwnerSlow && self.phase_is_written();
         let validity = if slow {
             timing.slow_lease_ms
         } else {
             timing.vip_lease_ms
         };
-        Some(proof + ms(validity))
+        let by_roll = rolled.map(|at| at + ms(validity));
+        by_roll.max(
+            echo.filter(|_| alive)
+                .map(|at| at + ms(timing.vip_lease_ms)),
+        )
     }
 
     fn renew_lease(&mut self, now: Instant) {
