@@ -18,6 +18,7 @@ use crate::realtime;
 use failover_api::{Severity, StateReport, Status};
 use failover_core::action::{Action, HaltReason, Lease as LeaseChange, Outcome, Refusal};
 use failover_core::adapters::{Clock, Failure, Lease, Watchdog};
+use failover_core::config::CoreConfig;
 use failover_core::controller::Controller;
 use failover_core::event::Event;
 use failover_core::ids::{OpId, RequestId};
@@ -105,10 +106,11 @@ impl Control {
     }
 
     /// Runs until the core says that the daemon ends.
-    pub(crate) fn run(mut self, first: Vec<Action>) {
+    pub(crate) fn run(mut self, first: Vec<Action>, config: &CoreConfig) {
         let mut missing = realtime::prefer_control_thread();
-        // The first beat is among these; locking memory takes its milliseconds.
+        // The first beat is among these; the rest takes its milliseconds.
         self.carry_out(first);
+        self.lanes.warm(config);
         missing.extend(realtime::lock_process_memory());
         if !missing.is_empty() {
             let text = format!("{}; a busy machine may delay beats", missing.join(", "));

@@ -203,7 +203,7 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
     let control = Control::new(parts, adapters);
     let control = std::thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || control.run(first))
+        .spawn(move || control.run(first, &core))
         .map_err(|error| RunError::Start(format!("no control thread: {error}")))?;
     let (stop_rpc, stopped) = watch::channel(false);
     let rpc = runtime.spawn(serve_rpc(socket, backoffice, hub, stopped));
