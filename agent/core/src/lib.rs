@@ -28,4 +28,5 @@ mod takeover;
 pub mod time;
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // they compare with golden files
 mod tests;
