@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Pretend hardware, the simulator and the demo.
+
+pub mod disk;
