@@ -1,0 +1,4 @@
+//! The demo.
+pub mod adapters;
+pub mod datagram;
+pub mod host;
