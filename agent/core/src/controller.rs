@@ -1,54 +1,671 @@
-//! The controller: all that it knows, and what it does about each event.
+//! The controller: what it knows, how it takes an event, and the book of work in flight.
+//!
+//! ```text
+//!   event ──▶ handle ──▶ take it in ──▶ overdue work fails ──▶ poll the state until it rests ──▶ beat if due ──▶ actions
+//! ```
+//!
+//! Everything is level-triggered: after each event the state looks at all facts anew and acts on what holds now.
+//! A condition that will hold later says so with `wake_at`; `next_timeout` is the earliest of those.
 
-use crate::action::{Action, Restored};
+use crate::action::{Action, Entry, HaltReason, Lease, Refusal, Restored, Work};
+use crate::beat::{Ask, Beat, Blocker, Role};
 use crate::config::CoreConfig;
-use crate::event::Event;
-use crate::time::Instant;
-use failover_api::{StateReport, Status};
+use crate::disks::Disks;
+use crate::event::{Command, Event};
+use crate::handover::Handover;
+use crate::ids::{Epoch, LinkId, OpId, RequestId, Session};
+use crate::key::{EpochBits, Key, Phase};
+use crate::ops::{Job, Pending};
+use crate::owner::Owner;
+use crate::peer::{Heard, Peer};
+use crate::settings::{Settings, SettingsChange, SettingsVersion};
+use crate::start::Start;
+use crate::states::{Edge, State};
+use crate::takeover::Takeover;
+use crate::time::{Instant, ms};
+use failover_api::{Notice, Severity};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Turns of `poll` after one event; a state machine that needs more is broken.
+const POLLS_MAX: u32 = 32;
+/// Smallest time between two answers to an unproven run of the peer.
+const STRANGER_ANSWER: Duration = ms(10);
 
 /// One controller of the pair.
 pub struct Controller {
-    _config: CoreConfig,
+    pub(crate) config: CoreConfig,
+    pub(crate) state: State,
+    pub(crate) since: Instant,
+    pub(crate) why: &'static str,
+    pub(crate) started: Instant,
+    pub(crate) peer: Peer,
+    pub(crate) disks: Disks,
+    pub(crate) settings: Settings,
+    pub(crate) incarnation: u16,
+    /// Epoch in force, or last used.
+    pub(crate) epoch: Epoch,
+    /// Durable and not used yet, if greater than `seen`.
+    pub(crate) reserved: Epoch,
+    /// Newest epoch seen anywhere.
+    pub(crate) seen: Epoch,
+    pub(crate) lan_up: bool,
+    pub(crate) stop: Option<StopKind>,
+    pub(crate) start: Start,
+    pub(crate) takeover: Takeover,
+    pub(crate) owner: Owner,
+    pub(crate) handover: Handover,
+    pub(crate) resets: u8,
+    /// Since this run began, a live owner was seen.
+    pub(crate) saw_owner: bool,
+    pub(crate) dead_since: Option<Instant>,
+    pub(crate) not_serving_since: Option<Instant>,
+    pub(crate) ask: Option<Ask>,
+    pub(crate) force: Option<Instant>,
+    pub(crate) backoff_until: Instant,
+    pub(crate) losses: u32,
+    pub(crate) import_failed_until: Option<Instant>,
+    pub(crate) last_stall: Option<(Instant, Duration)>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) history_seq: u64,
+    pub(crate) session: Session,
+    pub(crate) seq: u64,
+    pub(crate) beat_now: bool,
+    pub(crate) arbiters_acked: u32,
+    pub(crate) random: u64,
+    pub(crate) out: Vec<Action>,
+    answer_stranger: bool,
+    stranger_answered: Instant,
+    beat_sent: Instant,
+    petted: Instant,
+    last_run: Instant,
+    wake: Option<(Instant, &'static str)>,
+    pub(crate) ops: BTreeMap<OpId, Pending>,
+    pub(crate) next_op: u64,
+}
+
+/// How the daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StopKind {
+    /// For good.
+    Leave,
+    /// It comes back at once.
+    Restart,
+}
+
+/// A request that waits for its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) id: RequestId,
+    pub(crate) wants: Wants,
+    pub(crate) until: Instant,
+}
+
+/// What a waiting request wants to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    /// The peer serves.
+    PeerServes,
+    /// The peer serves; then these settings are made.
+    PeerServesThen(SettingsChange),
+    /// This controller serves.
+    WeServe,
 }
 
 impl Controller {
     /// A controller that starts now. Carry out the actions before the first event.
-    pub fn new(
-        _now: Instant,
-        config: CoreConfig,
-        _restored: Restored,
-    ) -> (Controller, Vec<Action>) {
-        (Controller { _config: config }, Vec::new())
+    pub fn new(now: Instant, config: CoreConfig, restored: Restored) -> (Controller, Vec<Action>) {
+        let Restored {
+            incarnation,
+            epoch,
+            settings,
+            arbiters,
+            owned: _,
+            resets,
+            owner,
+            session,
+        } = restored;
+        let disks = Disks::new(now, &config.disks, arbiters, config.arbiters, config.pair);
+        let acked = disks.arbiters.version;
+        let mut controller = Controller {
+            state: if owner.is_some() {
+                State::Adopting
+            } else {
+                State::Starting
+            },
+            since: now,
+            why: "the daemon started",
+            started: now,
+            peer: Peer::new(config.links),
+            disks,
+            settings: settings.unwrap_or_default(),
+            incarnation: owner
+                .as_ref()
+                .map_or((incarnation + 1) & 0x3ff, |owner| owner.incarnation),
+            epoch: owner.as_ref().map_or(Epoch(0), |owner| owner.epoch),
+            reserved: Epoch(0),
+            seen: epoch.max(owner.as_ref().map_or(Epoch(0), |owner| owner.epoch)),
+            lan_up: true,
+            stop: None,
+            start: Start::new(owner),
+            takeover: Takeover::default(),
+            owner: Owner::new(now),
+            handover: Handover::default(),
+            resets,
+            saw_owner: false,
+            dead_since: None,
+            not_serving_since: None,
+            ask: None,
+            force: None,
+            backoff_until: now,
+            losses: 0,
+            import_failed_until: None,
+            last_stall: None,
+            requests: Vec::new(),
+            history_seq: 0,
+            session: Session(session),
+            seq: 0,
+            beat_now: true,
+            arbiters_acked: acked,
+            random: config.seed | 1,
+            out: Vec::new(),
+            answer_stranger: false,
+            stranger_answered: now,
+            beat_sent: now,
+            petted: now,
+            last_run: now,
+            wake: None,
+            ops: BTreeMap::new(),
+            next_op: 0,
+            config,
+        };
+        controller.poll_all(now);
+        let out = std::mem::take(&mut controller.out);
+        (controller, out)
     }
 
     /// Takes one event and answers what to do, in this order.
-    pub fn handle(&mut self, _now: Instant, _event: Event) -> Vec<Action> {
-        Vec::new()
+    pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        let now = now.max(self.last_run);
+        self.notice_stall(now);
+        if self.state != State::Halted {
+            self.take_in(now, event);
+            self.poll_all(now);
+        }
+        std::mem::take(&mut self.out)
     }
 
     /// When `Event::Wake` is due, and what for. Ask again after every `handle`.
     pub fn next_timeout(&self) -> Option<(Instant, &'static str)> {
-        None
+        self.wake
     }
 
-    /// The public state, in one word.
-    pub fn status(&self) -> Status {
-        Status::Electing
+    /// Internal state.
+    pub fn state(&self) -> State {
+        self.state
     }
 
-    /// Internal state, in one word.
+    /// Name of the internal state.
     pub fn state_name(&self) -> &'static str {
-        "starting"
+        self.state.name()
     }
 
-    /// Everything this controller knows.
-    pub fn report(&self, _now: Instant) -> StateReport {
-        unreachable!("written with the state machine")
+    /// Takes a new configuration; node, pair, links, disks and pools must be those of the running one.
+    pub fn reconfigure(&mut self, now: Instant, config: CoreConfig) -> Vec<Action> {
+        self.config.timing = config.timing;
+        self.poll_all(now);
+        std::mem::take(&mut self.out)
     }
 
-    /// Takes a new configuration; only what may change at run time may differ.
-    pub fn reconfigure(&mut self, _now: Instant, config: CoreConfig) -> Vec<Action> {
-        self._config = config;
-        Vec::new()
+    // ---- taking events in ----------------------------------------------------------------------------------
+
+    /// Time in which this process did not run is nobody's silence (design rule 7).
+    fn notice_stall(&mut self, now: Instant) {
+        let gap = now.since(self.last_run);
+        self.last_run = now;
+        if gap <= ms(self.config.timing.stall_ms) {
+            return;
+        }
+        self.last_stall = Some((now, gap));
+        self.peer.stalled(now, gap);
+        self.disks.stalled(now, gap);
+        self.not_serving_since = None;
+        self.dead_since = None;
     }
+
+    fn take_in(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Wake => {}
+            Event::Beat {
+                link,
+                received,
+                beat,
+            } => self.beat_came(now, link, received, &beat),
+            Event::Done { op, outcome } => self.work_ended(now, op, outcome),
+            Event::Command { request, command } => self.command(now, request, command),
+            Event::Lan { up } => self.lan_up = up,
+            Event::Link { link, up } => {
+                if let Some(link) = self.peer.links.get_mut(usize::from(link.0)) {
+                    link.up = up;
+                }
+            }
+            Event::LeaseLost => self.lease_lost(now),
+            Event::Stop { restart } => {
+                self.stop = Some(if restart {
+                    StopKind::Restart
+                } else {
+                    StopKind::Leave
+                });
+            }
+        }
+    }
+
+    fn beat_came(&mut self, now: Instant, link: LinkId, received: Instant, beat: &Beat) {
+        if beat.node == self.config.node || !self.config.has_peer {
+            self.peer.refused += 1;
+            return;
+        }
+        match self
+            .peer
+            .hear(now, link, received, beat, self.session, self.seq)
+        {
+            Heard::Refused | Heard::Life => {}
+            Heard::Stranger => {
+                if now.since(self.stranger_answered) >= STRANGER_ANSWER {
+                    self.stranger_answered = now;
+                    self.answer_stranger = true;
+                    self.beat_now = true;
+                }
+            }
+            Heard::News => self.news(now, beat),
+        }
+    }
+
+    /// A newer statement of the peer.
+    fn news(&mut self, now: Instant, beat: &Beat) {
+        self.seen = self.seen.max(beat.epoch);
+        if beat.settings.version > self.settings.version {
+            self.settings = beat.settings;
+            self.run(
+                now,
+                Job::RecordSettings(None),
+                Work::Record(Entry::Settings(self.settings)),
+            );
+        }
+        let theirs = (beat.arbiters.version, beat.arbiters.previous.is_empty());
+        let ours = (
+            self.disks.arbiters.version,
+            self.disks.arbiters.previous.is_empty(),
+        );
+        if theirs > ours && !self.state.owns() {
+            self.disks.arbiters = beat.arbiters.clone();
+            let entry = Entry::Arbiters(beat.arbiters.clone());
+            self.run(now, Job::RecordArbiters, Work::Record(entry));
+        }
+        // Answer the owner at once: the fresher our echo, the longer its lease, and the sooner we know of its death.
+        let half = ms(self.config.timing.beat_ms / 2);
+        if beat.role.owns() && !self.state.owns() && now.since(self.beat_sent) >= half {
+            self.beat_now = true;
+        }
+    }
+
+    // ---- polling -------------------------------------------------------------------------------------------
+
+    /// Looks at all facts until nothing more follows from them.
+    fn poll_all(&mut self, now: Instant) {
+        self.wake = None;
+        self.fail_overdue(now);
+        for turn in 0.. {
+            assert!(
+                turn < POLLS_MAX,
+                "the state machine does not come to rest in {:?}",
+                self.state
+            );
+            let before = self.state;
+            self.poll(now);
+            if self.state == before {
+                break;
+            }
+        }
+        self.poll_requests(now);
+        self.poll_owed(now);
+        if self.state != State::Halted {
+            self.poll_beat(now);
+        }
+    }
+
+    fn poll(&mut self, now: Instant) {
+        match self.state {
+            State::Starting | State::Adopting | State::Held => self.poll_start(now),
+            State::Electing | State::Standby => self.poll_standby(now),
+            State::Surveying | State::FencingArbiters | State::Yielding => self.poll_takeover(now),
+            State::FencingRest | State::Importing | State::StartingServices | State::Announcing => {
+                self.poll_owner(now);
+                self.poll_takeover(now);
+            }
+            State::Active | State::Failed | State::Restarting => {
+                self.poll_owner(now);
+                self.poll_active(now);
+            }
+            State::RemovingVips | State::StoppingServices | State::Exporting => {
+                self.poll_owner(now);
+                self.poll_handover(now);
+            }
+            State::WritingHandover | State::HandedOver | State::Reverting => {
+                self.poll_handover(now)
+            }
+            State::Stopping => self.poll_stopping(now),
+            State::Halted => {}
+        }
+    }
+
+    /// Says that something is due at `at`.
+    pub(crate) fn wake_at(&mut self, at: Instant, why: &'static str) {
+        if self.wake.is_none_or(|(earliest, _)| at < earliest) {
+            self.wake = Some((at, why));
+        }
+    }
+
+    /// Moves along an edge.
+    pub(crate) fn go(&mut self, now: Instant, edge: Edge) {
+        assert_eq!(self.state, edge.from, "an edge is taken from its own state");
+        self.state = edge.to;
+        self.why = edge.why;
+        self.record_history(now, edge);
+        self.since = now;
+        self.beat_now = true;
+    }
+
+    /// Resets the machine: the last action of this run.
+    pub(crate) fn halt(&mut self, now: Instant, edge: Edge, reason: HaltReason) {
+        self.notice(
+            "HALT",
+            Severity::Alarm,
+            format!("resetting this controller: {reason}"),
+        );
+        self.out.push(Action::Lease(Lease::End));
+        self.go(now, edge);
+        let resets = self.resets.saturating_add(1);
+        self.run(now, Job::RecordOther, Work::Record(Entry::Resets(resets)));
+        self.send_beat(now);
+        self.out.push(Action::Halt(reason));
+    }
+
+    pub(crate) fn notice(&mut self, id: &str, severity: Severity, text: String) {
+        self.out.push(Action::Notify(Notice {
+            id: id.to_owned(),
+            severity,
+            text,
+        }));
+    }
+
+    /// A pseudo-random number below `below`; the seed is configured, so that a replay draws the same.
+    pub(crate) fn draw(&mut self, below: u64) -> u64 {
+        // xorshift64 (Marsaglia 2003).
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % below.max(1)
+    }
+
+    // ---- beats ---------------------------------------------------------------------------------------------
+
+    fn poll_beat(&mut self, now: Instant) {
+        let interval = ms(self.config.timing.beat_ms);
+        if self.beat_now || now.since(self.beat_sent) >= interval {
+            self.send_beat(now);
+        }
+        self.wake_at(self.beat_sent + interval, "beat");
+        if now.since(self.petted) >= ms(1000) || self.petted == self.started {
+            self.petted = now;
+            self.out.push(Action::PetWatchdog);
+        }
+    }
+
+    /// Sends a beat on every link.
+    pub(crate) fn send_beat(&mut self, now: Instant) {
+        self.beat_now = false;
+        self.beat_sent = now;
+        if !self.config.has_peer {
+            return;
+        }
+        self.seq += 1;
+        let taking = self.takeover.is_unplanned_in(self.state);
+        let racing = matches!(self.state, State::Surveying | State::FencingArbiters);
+        let stranger = std::mem::take(&mut self.answer_stranger) && !racing;
+        let echo = self.peer.echo(now, self.seq, !taking, stranger);
+        let blockers = self.blockers(now);
+        let beat = Beat {
+            node: self.config.node,
+            session: self.session,
+            seq: self.seq,
+            echo,
+            status: self.status(),
+            role: self.role(),
+            incarnation: self.incarnation,
+            epoch: self.epoch,
+            eligible: blockers == 0,
+            blockers,
+            serving: matches!(self.state, State::Active | State::Restarting),
+            lan: self.lan_up,
+            settings: self.settings,
+            arbiters: self.disks.arbiters.clone(),
+            arbiters_acked: self.arbiters_acked,
+            ask: self.ask,
+            answer: None,
+            version: self.config.version.clone(),
+        };
+        self.out.push(Action::Send(beat));
+    }
+
+    fn role(&self) -> Role {
+        match self.state {
+            State::Starting => Role::Starting,
+            State::Electing | State::Yielding | State::Reverting => Role::Electing,
+            State::Standby => Role::Standby,
+            State::Surveying | State::FencingArbiters => Role::Fencing,
+            State::FencingRest | State::Importing | State::StartingServices | State::Announcing => {
+                Role::Importing
+            }
+            State::Active => Role::Owner,
+            State::Failed => Role::Failing,
+            State::RemovingVips
+            | State::StoppingServices
+            | State::Exporting
+            | State::WritingHandover => Role::Resigning,
+            State::HandedOver => Role::HandingOver,
+            State::Adopting | State::Restarting => Role::Restarting,
+            State::Stopping => Role::Stopping,
+            State::Held | State::Halted => Role::Halted,
+        }
+    }
+
+    /// Why this controller can't take over in a planned way: bits of `Blocker`.
+    pub(crate) fn blockers(&self, now: Instant) -> u16 {
+        let mut bits = 0;
+        let mut add =
+            |blocker: Blocker, holds: bool| bits |= if holds { blocker as u16 } else { 0 };
+        add(
+            Blocker::Starting,
+            matches!(self.state, State::Starting | State::Adopting),
+        );
+        let says = |disk: &crate::disks::Disk| {
+            (disk.ours.is_some() || disk.look.is_some() && !disk.failed).then_some(true)
+        };
+        add(
+            Blocker::Disks,
+            self.disks.verdict(says) != crate::disks::Verdict::Yes,
+        );
+        add(Blocker::Lan, !self.lan_up);
+        add(
+            Blocker::ImportFailed,
+            self.import_failed_until.is_some_and(|until| now < until),
+        );
+        add(
+            Blocker::ResetHold,
+            matches!(self.state, State::Held | State::Halted),
+        );
+        add(
+            Blocker::Journal,
+            !self.state.owns() && self.reserved <= self.seen,
+        );
+        add(
+            Blocker::Stopping,
+            self.stop.is_some() || self.state == State::Stopping,
+        );
+        let busy = !matches!(self.state, State::Electing | State::Standby | State::Active);
+        add(Blocker::Busy, busy);
+        bits
+    }
+
+    // ---- commands ------------------------------------------------------------------------------------------
+
+    fn command(&mut self, now: Instant, request: RequestId, command: Command) {
+        match command {
+            Command::BecomePassive => self.become_passive(now, request, Wants::PeerServes),
+            Command::ForceMaster => self.force_master(now, request),
+            Command::Update(change) => self.update(now, request, change),
+        }
+    }
+
+    fn force_master(&mut self, now: Instant, request: RequestId) {
+        match self.state {
+            State::Active => self.reply(request, Ok(())),
+            State::Electing | State::Standby | State::Held | State::Yielding => {
+                self.force = Some(now);
+                let until = now + ms(self.config.timing.import_ms + self.config.timing.services_ms);
+                self.requests.push(Request {
+                    id: request,
+                    wants: Wants::WeServe,
+                    until,
+                });
+            }
+            _ => {
+                let reason = format!(
+                    "this controller is {} now; ask again when it rests",
+                    self.state.name()
+                );
+                self.reply(
+                    request,
+                    Err(Refusal {
+                        errno: libc_errno::EBUSY,
+                        reason,
+                    }),
+                );
+            }
+        }
+    }
+
+    fn update(&mut self, now: Instant, request: RequestId, change: SettingsChange) {
+        let moves =
+            change.disabled == Some(true) && change.master == Some(self.config.node.other());
+        if moves && self.state == State::Active && self.config.has_peer {
+            self.become_passive(now, request, Wants::PeerServesThen(change));
+        } else {
+            self.set(now, Some(request), change);
+        }
+    }
+
+    /// Makes settings and tells the peer; the request is answered once they are durable here.
+    pub(crate) fn set(&mut self, now: Instant, request: Option<RequestId>, change: SettingsChange) {
+        let old = self.settings;
+        let version = SettingsVersion {
+            epoch: self.seen.max(self.epoch).0.max(old.version.epoch),
+            sequence: old.version.sequence.wrapping_add(1),
+            by: self.config.node,
+        };
+        self.settings = Settings {
+            version,
+            disabled: change.disabled.unwrap_or(old.disabled),
+            master: change.master.unwrap_or(old.master),
+            timeout_s: change.timeout_s.unwrap_or(old.timeout_s),
+        };
+        self.beat_now = true;
+        self.run(
+            now,
+            Job::RecordSettings(request),
+            Work::Record(Entry::Settings(self.settings)),
+        );
+    }
+
+    pub(crate) fn reply(&mut self, request: RequestId, reply: Result<(), Refusal>) {
+        self.out.push(Action::Reply { request, reply });
+    }
+
+    fn poll_requests(&mut self, now: Instant) {
+        let dead = ms(self.config.timing.dead_ms);
+        let peer_serves = self.peer.alive(now, dead)
+            && self.peer.beat.as_ref().is_some_and(|beat| beat.serving)
+            && !self.state.owns();
+        let mut waiting = std::mem::take(&mut self.requests);
+        waiting.retain(|request| {
+            let done = match request.wants {
+                Wants::PeerServes | Wants::PeerServesThen(_) => peer_serves,
+                Wants::WeServe => self.state == State::Active,
+            };
+            if done {
+                match request.wants {
+                    Wants::PeerServesThen(change) => self.set(now, Some(request.id), change),
+                    Wants::PeerServes | Wants::WeServe => self.reply(request.id, Ok(())),
+                }
+                return false;
+            }
+            let reverted = request.wants != Wants::WeServe
+                && self.state == State::Active
+                && self.handover.reverted;
+            if reverted {
+                let reason = format!("the handover was reverted: {}", self.handover.failure);
+                self.reply(
+                    request.id,
+                    Err(Refusal {
+                        errno: libc_errno::EFAULT,
+                        reason,
+                    }),
+                );
+                return false;
+            }
+            if now >= request.until {
+                let reason = format!(
+                    "not reached in time; this controller is {}: {}",
+                    self.state.name(),
+                    self.why
+                );
+                self.reply(
+                    request.id,
+                    Err(Refusal {
+                        errno: libc_errno::ETIMEDOUT,
+                        reason,
+                    }),
+                );
+                return false;
+            }
+            true
+        });
+        waiting.append(&mut self.requests);
+        self.requests = waiting;
+        if let Some(until) = self.requests.iter().map(|request| request.until).min() {
+            self.wake_at(until, "request");
+        }
+    }
+
+    /// The key that this controller puts on disks in epoch `epoch` now.
+    pub(crate) fn key(&self, phase: Phase, epoch: Epoch) -> Key {
+        Key {
+            pair: self.config.pair,
+            node: self.config.node,
+            held: self.settings.disabled,
+            phase,
+            incarnation: self.incarnation,
+            epoch: EpochBits::of(epoch),
+            beat: self.owner.beat,
+        }
+    }
+}
+
+/// errno values of the API, as Linux numbers them.
+pub(crate) mod libc_errno {
+    pub(crate) const EFAULT: i32 = 14;
+    pub(crate) const EBUSY: i32 = 16;
+    pub(crate) const EINVAL: i32 = 22;
+    pub(crate) const ETIMEDOUT: i32 = 110;
 }

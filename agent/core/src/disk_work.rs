@@ -39,8 +39,20 @@ pub enum DiskWork {
     },
     /// Unregister every key of this holder on every path of ours.
     Leave {
-        /// The holder: node, incarnation and epoch count.
+        /// The holder: node and incarnation count.
         holder: Key,
+    },
+    /// Register on every path, whatever was there, and take nothing: answers an owner that offers its disks.
+    Answer {
+        /// Key to register.
+        key: Key,
+    },
+    /// Preempt and abort keys that don't belong on a disk of ours.
+    Expel {
+        /// Key that we hold.
+        key: Key,
+        /// Keys to remove.
+        victims: Vec<u64>,
     },
 }
 
@@ -179,8 +191,12 @@ impl DiskTask {
     fn begin(&mut self) -> DiskStep {
         match &self.work {
             DiskWork::Survey => self.read_keys(After::Report),
-            DiskWork::Take { .. } | DiskWork::Roll { .. } => self.path(0),
+            DiskWork::Take { .. } | DiskWork::Roll { .. } | DiskWork::Answer { .. } => self.path(0),
             DiskWork::Leave { .. } => self.read_keys(After::OwnKeys(0)),
+            DiskWork::Expel { victims, .. } => {
+                self.victims = victims.clone();
+                self.preempt(0)
+            }
         }
     }
 
@@ -285,8 +301,10 @@ impl DiskTask {
             return self.paths_done();
         }
         let command = match &self.work {
-            DiskWork::Survey => unreachable!("a survey does nothing per path"),
-            DiskWork::Take { key, .. } => PrCommand::RegisterIgnore { new: key.to_bits() },
+            DiskWork::Survey | DiskWork::Expel { .. } => unreachable!("nothing is done per path"),
+            DiskWork::Take { key, .. } | DiskWork::Answer { key } => {
+                PrCommand::RegisterIgnore { new: key.to_bits() }
+            }
             DiskWork::Roll { from, to } => PrCommand::Register {
                 old: from.to_bits(),
                 new: to.to_bits(),
@@ -396,10 +414,12 @@ impl DiskTask {
             return DiskStep::Done(DiskOutcome::Unreachable(self.last_error.clone()));
         }
         match &self.work {
-            DiskWork::Survey => unreachable!("a survey does nothing per path"),
-            DiskWork::Roll { .. } => DiskStep::Done(DiskOutcome::Rolled {
-                paths_failed: self.failed_paths,
-            }),
+            DiskWork::Survey | DiskWork::Expel { .. } => unreachable!("nothing is done per path"),
+            DiskWork::Roll { .. } | DiskWork::Answer { .. } => {
+                DiskStep::Done(DiskOutcome::Rolled {
+                    paths_failed: self.failed_paths,
+                })
+            }
             DiskWork::Leave { .. } if self.failed_paths > 0 => {
                 DiskStep::Done(DiskOutcome::Unreachable(self.last_error.clone()))
             }
@@ -440,8 +460,8 @@ impl DiskTask {
     }
 
     fn preempt(&mut self, index: usize) -> DiskStep {
-        let DiskWork::Take { key, .. } = &self.work else {
-            unreachable!("only taking preempts")
+        let (DiskWork::Take { key, .. } | DiskWork::Expel { key, .. }) = &self.work else {
+            unreachable!("only taking and expelling preempt")
         };
         let own = key.to_bits();
         match self.victims.get(index).copied() {
@@ -450,6 +470,7 @@ impl DiskTask {
                 self.lead,
                 PrCommand::PreemptAbort { own, victim },
             ),
+            None if matches!(self.work, DiskWork::Expel { .. }) => self.read_keys(After::Report),
             None => self.read_keys(After::Verify),
         }
     }
@@ -458,6 +479,9 @@ impl DiskTask {
         match answer {
             Ok(_) => self.preempt(index + 1),
             // SPC-4 5.13.11.3: a key that isn't registered is a conflict: it moved, or was taken by another.
+            Err(PrError::Conflict) if matches!(self.work, DiskWork::Expel { .. }) => {
+                self.preempt(index + 1)
+            }
             Err(PrError::Conflict) => self.read_keys(After::Lost),
             Err(error) => unreachable_disk(error),
         }

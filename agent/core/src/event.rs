@@ -47,6 +47,8 @@ pub enum Event {
         /// It has a carrier.
         up: bool,
     },
+    /// The kernel refused to renew the VIP lease: it has lapsed, or its table is gone.
+    LeaseLost,
     /// SIGTERM.
     Stop {
         /// The daemon comes back at once: keep serving meanwhile.

@@ -130,6 +130,12 @@ impl Key {
             && self.epoch == other.epoch
     }
 
+    /// A key of the same run of the same controller, whatever its epoch. An incarnation is never
+    /// used by two runs, except by one that adopts what the other owned.
+    pub fn same_run(self, other: Key) -> bool {
+        self.pair == other.pair && self.node == other.node && self.incarnation == other.incarnation
+    }
+
     /// The key after one roll.
     pub fn rolled(self) -> Key {
         Key {

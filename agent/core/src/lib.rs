@@ -8,10 +8,23 @@ pub mod beat;
 pub mod config;
 pub mod controller;
 pub mod disk_work;
+pub mod disks;
 pub mod event;
+mod handover;
 pub mod ids;
 pub mod key;
+mod ops;
+mod owner;
+pub mod peer;
 pub mod perform;
 pub mod pr;
 pub mod settings;
+mod standby;
+mod start;
+pub mod states;
+mod status;
+mod takeover;
 pub mod time;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,388 @@
+//! What this controller knows of each shared disk, and what majorities follow from it.
+
+use crate::beat::ArbiterList;
+use crate::config::DiskConfig;
+use crate::disk_work::Survey;
+use crate::ids::{DiskId, Node, OpId};
+use crate::key::{Key, Phase};
+use crate::time::Instant;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// Its identity.
+    pub id: DiskId,
+    /// For people.
+    pub name: String,
+    /// Work in flight; no second one is asked for meanwhile.
+    pub busy: Option<OpId>,
+    /// The last successful look: when it was asked for, and what was there.
+    pub look: Option<(Instant, Survey)>,
+    /// The last look failed or was overdue.
+    pub failed: bool,
+    /// Failed or overdue operations in a row.
+    pub failures: u32,
+    /// When the oldest look of an unbroken run of successful, equal looks was asked for.
+    pub unchanged_since: Option<Instant>,
+    /// The keys had been seen to change since this run began to watch.
+    pub moved: bool,
+    /// Keys that are there now, and when each was first seen.
+    pub first_seen: Vec<(u64, Instant)>,
+    /// Key that we hold on it.
+    pub ours: Option<Key>,
+    /// It was ours and isn't any more.
+    pub lost: bool,
+    /// Newest asking time of a look, roll or take that showed it as ours.
+    pub ok_at: Option<Instant>,
+    /// Newest asking time of a roll or take on it that succeeded.
+    pub rolled_at: Option<Instant>,
+    /// A key of ours that must be taken off as soon as the disk is free.
+    pub owed: Option<Key>,
+    /// When the next look is due.
+    pub look_at: Instant,
+}
+
+/// A verdict over a jury of disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A majority says yes.
+    Yes,
+    /// So many say no that a majority can't say yes.
+    No,
+    /// Too few answered.
+    Unknown,
+}
+
+/// All shared disks and the arbiter lists.
+#[derive(Debug)]
+pub struct Disks {
+    /// Each disk, sorted by identity.
+    pub all: BTreeMap<DiskId, Disk>,
+    /// Arbiter lists in force.
+    pub arbiters: ArbiterList,
+    pair: u16,
+}
+
+impl Disks {
+    /// Disks of the configuration, nothing known of them; without a stored arbiter list the first `wanted` configured
+    /// disks are it.
+    pub fn new(
+        now: Instant,
+        config: &[DiskConfig],
+        stored: Option<ArbiterList>,
+        wanted: u8,
+        pair: u16,
+    ) -> Disks {
+        let disk = |config: &DiskConfig| Disk {
+            id: config.id,
+            name: config.name.clone(),
+            busy: None,
+            look: None,
+            failed: false,
+            failures: 0,
+            unchanged_since: None,
+            moved: false,
+            first_seen: Vec::new(),
+            ours: None,
+            lost: false,
+            ok_at: None,
+            rolled_at: None,
+            owed: None,
+            look_at: now,
+        };
+        let all: BTreeMap<DiskId, Disk> = config
+            .iter()
+            .map(|config| (config.id, disk(config)))
+            .collect();
+        let wanted = if config.len() < usize::from(wanted) {
+            1
+        } else {
+            usize::from(wanted)
+        };
+        let first = || ArbiterList {
+            version: 0,
+            disks: config.iter().map(|disk| disk.id).take(wanted).collect(),
+            previous: Vec::new(),
+        };
+        Disks {
+            all,
+            arbiters: stored.unwrap_or_else(first),
+            pair,
+        }
+    }
+
+    /// Members of the arbiter lists in the order in which they are taken.
+    pub fn arbiter_ids(&self) -> Vec<DiskId> {
+        let mut ids = self.arbiters.disks.clone();
+        ids.extend(
+            self.arbiters
+                .previous
+                .iter()
+                .filter(|id| !self.arbiters.disks.contains(id)),
+        );
+        ids.retain(|id| self.all.contains_key(id));
+        ids
+    }
+
+    /// Whether a disk is an arbiter.
+    pub fn is_arbiter(&self, id: DiskId) -> bool {
+        self.arbiters.disks.contains(&id) || self.arbiters.previous.contains(&id)
+    }
+
+    /// What the jury says: a majority of each arbiter list; where too few of one can answer, more than half of all
+    /// configured disks. `says` answers `None` for a disk that can't tell.
+    pub fn verdict(&self, says: impl Fn(&Disk) -> Option<bool>) -> Verdict {
+        if self.all.is_empty() {
+            return Verdict::Yes;
+        }
+        let mut worst = Verdict::Yes;
+        for list in [&self.arbiters.disks, &self.arbiters.previous] {
+            if list.is_empty() {
+                continue;
+            }
+            match Self::majority(
+                list.iter().map(|id| self.all.get(id).and_then(&says)),
+                list.len(),
+            ) {
+                Verdict::Yes => {}
+                Verdict::No => return Verdict::No,
+                Verdict::Unknown => worst = Verdict::Unknown,
+            }
+        }
+        if worst == Verdict::Yes {
+            return Verdict::Yes;
+        }
+        self.verdict_of_all(says)
+    }
+
+    /// What more than half of all configured disks say.
+    pub fn verdict_of_all(&self, says: impl Fn(&Disk) -> Option<bool>) -> Verdict {
+        if self.all.is_empty() {
+            return Verdict::Yes;
+        }
+        Self::majority(self.all.values().map(says), self.all.len())
+    }
+
+    fn majority(votes: impl Iterator<Item = Option<bool>>, of: usize) -> Verdict {
+        let (mut yes, mut no) = (0, 0);
+        for vote in votes {
+            match vote {
+                Some(true) => yes += 1,
+                Some(false) => no += 1,
+                None => {}
+            }
+        }
+        if 2 * yes > of {
+            Verdict::Yes
+        } else if 2 * (of - no) <= of {
+            Verdict::No
+        } else {
+            Verdict::Unknown
+        }
+    }
+
+    /// A majority of each arbiter list was read by its last look.
+    pub fn arbiters_readable(&self) -> bool {
+        [&self.arbiters.disks, &self.arbiters.previous]
+            .into_iter()
+            .all(|list| {
+                let readable = |id: &&DiskId| {
+                    self.all
+                        .get(id)
+                        .is_some_and(|disk| disk.look.is_some() && !disk.failed)
+                };
+                list.is_empty() || 2 * list.iter().filter(readable).count() > list.len()
+            })
+    }
+
+    /// A majority of each arbiter list is held by us.
+    pub fn arbiters_held(&self) -> bool {
+        [&self.arbiters.disks, &self.arbiters.previous]
+            .into_iter()
+            .all(|list| {
+                let held = |id: &&DiskId| {
+                    self.all
+                        .get(id)
+                        .is_some_and(|disk| disk.ours.is_some() && !disk.lost)
+                };
+                list.is_empty() || 2 * list.iter().filter(held).count() > list.len()
+            })
+    }
+
+    /// Takes a successful look that was asked for at `asked`.
+    pub fn looked(&mut self, id: DiskId, asked: Instant, now: Instant, survey: Survey) {
+        let Some(disk) = self.all.get_mut(&id) else {
+            return;
+        };
+        let same = disk
+            .look
+            .as_ref()
+            .is_some_and(|(_, old)| old.keys == survey.keys && old.holder == survey.holder);
+        if disk.look.is_some() && !same {
+            disk.moved = true;
+        }
+        if disk.failed || !same || disk.unchanged_since.is_none() {
+            disk.unchanged_since = Some(asked);
+        }
+        disk.first_seen.retain(|(key, _)| survey.keys.contains(key));
+        for key in &survey.keys {
+            if !disk.first_seen.iter().any(|(seen, _)| seen == key) {
+                disk.first_seen.push((*key, now));
+            }
+        }
+        disk.failed = false;
+        disk.failures = 0;
+        disk.look = Some((asked, survey));
+    }
+
+    /// A look failed or is overdue: no evidence, and the clock of its silence starts again.
+    pub fn look_failed(&mut self, id: DiskId) {
+        let Some(disk) = self.all.get_mut(&id) else {
+            return;
+        };
+        disk.failed = true;
+        disk.failures = disk.failures.saturating_add(1);
+        disk.unchanged_since = None;
+    }
+
+    /// Our own process stood still for `gap`: that time is not the owner's silence.
+    pub fn stalled(&mut self, now: Instant, gap: Duration) {
+        for disk in self.all.values_mut() {
+            disk.unchanged_since = disk.unchanged_since.map(|since| (since + gap).min(now));
+            disk.ok_at = disk.ok_at.map(|at| (at + gap).min(now));
+        }
+    }
+
+    /// The latest moment for which `at` tells of a majority that it came at that moment or later.
+    pub fn majority_time(&self, at: impl Fn(&Disk) -> Option<Instant>) -> Option<Instant> {
+        let mut moments: Vec<Instant> = self.all.values().filter_map(&at).collect();
+        moments.sort_unstable();
+        moments.dedup();
+        let by =
+            |moment: Instant| self.verdict(|disk| at(disk).map(|at| at >= moment)) == Verdict::Yes;
+        moments.into_iter().rev().find(|moment| by(*moment))
+    }
+
+    /// Keys of our pair in a disk's last look.
+    pub fn keys_of(&self, disk: &Disk) -> Vec<Key> {
+        let Some((_, survey)) = &disk.look else {
+            return Vec::new();
+        };
+        survey
+            .keys
+            .iter()
+            .filter_map(|bits| Key::from_bits(*bits, self.pair))
+            .collect()
+    }
+
+    /// The key that holds the reservation, if it is of our pair.
+    pub fn holder(&self, disk: &Disk) -> Option<Key> {
+        let (_, survey) = disk.look.as_ref()?;
+        Key::from_bits(survey.holder?, self.pair)
+    }
+
+    /// A key that isn't of our pair is on the disk.
+    pub fn has_stranger(&self, disk: &Disk) -> bool {
+        let Some((_, survey)) = &disk.look else {
+            return false;
+        };
+        survey
+            .keys
+            .iter()
+            .any(|bits| Key::from_bits(*bits, self.pair).is_none())
+    }
+
+    /// Whether a majority shows `node`'s key in phase `phase` as the holder.
+    pub fn shows(&self, node: Node, phase: Phase) -> bool {
+        let says = |disk: &Disk| {
+            let fresh = disk.look.is_some() && !disk.failed;
+            fresh.then(|| {
+                self.holder(disk)
+                    .is_some_and(|key| key.node == node && key.phase == phase)
+            })
+        };
+        self.verdict(says) == Verdict::Yes
+    }
+
+    /// Newest key that holds a majority, if one node's keys do.
+    pub fn owner(&self) -> Option<Key> {
+        for node in [Node::A, Node::B] {
+            let says = |disk: &Disk| {
+                let fresh = disk.look.is_some() && !disk.failed;
+                fresh.then(|| self.holder(disk).is_some_and(|key| key.node == node))
+            };
+            if self.verdict(says) == Verdict::Yes {
+                let holders = self.all.values().filter_map(|disk| self.holder(disk));
+                return holders
+                    .filter(|key| key.node == node)
+                    .max_by_key(|key| key.beat);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disks(count: u64) -> Disks {
+        let config: Vec<DiskConfig> = (1..=count)
+            .map(|id| DiskConfig {
+                id: DiskId(id),
+                name: id.to_string(),
+            })
+            .collect();
+        Disks::new(Instant::default(), &config, None, 3, 7)
+    }
+
+    #[test]
+    fn a_majority_of_the_arbiters_decides() {
+        let disks = disks(8);
+        assert_eq!(disks.arbiter_ids(), [DiskId(1), DiskId(2), DiskId(3)]);
+        assert_eq!(disks.verdict(|disk| Some(disk.id.0 != 3)), Verdict::Yes);
+        assert_eq!(
+            disks.verdict(|disk| Some(disk.id.0 == 3)),
+            Verdict::No,
+            "the other five have no say"
+        );
+    }
+
+    #[test]
+    fn unreadable_arbiters_leave_it_to_more_than_half_of_all() {
+        let disks = disks(8);
+        let says = |disk: &Disk| (disk.id.0 > 2).then_some(true);
+        assert_eq!(disks.verdict(says), Verdict::Yes);
+        let says = |disk: &Disk| (disk.id.0 > 2).then_some(disk.id.0 > 4);
+        assert_eq!(
+            disks.verdict(says),
+            Verdict::Unknown,
+            "four of eight are not more than half"
+        );
+    }
+
+    #[test]
+    fn both_lists_must_agree_while_the_peer_has_not_acknowledged() {
+        let mut disks = disks(8);
+        disks.arbiters.previous = vec![DiskId(6), DiskId(7), DiskId(8)];
+        assert_eq!(disks.verdict(|disk| Some(disk.id.0 <= 3)), Verdict::No);
+        assert_eq!(
+            disks.verdict(|disk| Some(disk.id.0 <= 3 || disk.id.0 >= 7)),
+            Verdict::Yes
+        );
+    }
+
+    #[test]
+    fn a_failed_look_restarts_the_clock_of_silence() {
+        let mut disks = disks(1);
+        let at = Instant::from_millis;
+        disks.looked(DiskId(1), at(10), at(12), Survey::default());
+        disks.looked(DiskId(1), at(60), at(62), Survey::default());
+        assert_eq!(disks.all[&DiskId(1)].unchanged_since, Some(at(10)));
+        disks.look_failed(DiskId(1));
+        disks.looked(DiskId(1), at(110), at(112), Survey::default());
+        assert_eq!(disks.all[&DiskId(1)].unchanged_since, Some(at(110)));
+    }
+}

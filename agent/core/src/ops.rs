@@ -1,0 +1,375 @@
+//! Work in flight: what it is for, its deadline, and where its answer goes.
+
+use crate::action::{Action, Outcome, Refusal, Work};
+use crate::controller::{Controller, libc_errno};
+use crate::disk_work::{DiskOutcome, DiskWork, Survey};
+use crate::ids::{DiskId, Epoch, OpId, PoolId, RequestId};
+use crate::key::Key;
+use crate::states::State;
+use crate::time::{Instant, ms};
+use failover_api::Severity;
+
+/// Work in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    pub(crate) job: Job,
+    pub(crate) asked: Instant,
+    pub(crate) deadline: Instant,
+    pub(crate) overdue: bool,
+}
+
+/// What a piece of work is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Job {
+    Look(DiskId),
+    Take(DiskId, Key),
+    Roll(DiskId, Key),
+    Leave(DiskId),
+    Expel(DiskId),
+    Answer(DiskId, Key),
+    RecordIncarnation,
+    RecordEpoch(Epoch),
+    RecordSettings(Option<RequestId>),
+    RecordArbiters,
+    RecordOther,
+    Remember,
+    Prescan,
+    Import(PoolId),
+    Export(PoolId),
+    StartServices,
+    StopServices,
+    AddVips,
+    RemoveVips,
+    Announce,
+}
+
+impl Job {
+    fn disk(&self) -> Option<DiskId> {
+        match self {
+            Job::Look(disk)
+            | Job::Take(disk, _)
+            | Job::Roll(disk, _)
+            | Job::Leave(disk)
+            | Job::Expel(disk)
+            | Job::Answer(disk, _) => Some(*disk),
+            Job::RecordIncarnation
+            | Job::RecordEpoch(_)
+            | Job::RecordSettings(_)
+            | Job::RecordArbiters
+            | Job::RecordOther
+            | Job::Remember
+            | Job::Prescan
+            | Job::Import(_)
+            | Job::Export(_)
+            | Job::StartServices
+            | Job::StopServices
+            | Job::AddVips
+            | Job::RemoveVips
+            | Job::Announce => None,
+        }
+    }
+}
+
+impl Controller {
+    // ---- work ----------------------------------------------------------------------------------------------
+
+    /// Asks for work; its deadline follows from what it is for.
+    pub(crate) fn run(&mut self, now: Instant, job: Job, work: Work) -> OpId {
+        let timing = &self.config.timing;
+        let limit = match &job {
+            Job::Look(_) | Job::Roll(..) | Job::Answer(..) => timing.disk_op_ms,
+            Job::Take(..) | Job::Leave(_) | Job::Expel(_) => timing.abort_ms,
+            Job::RecordIncarnation
+            | Job::RecordEpoch(_)
+            | Job::RecordSettings(_)
+            | Job::RecordArbiters
+            | Job::RecordOther
+            | Job::Remember => timing.record_ms,
+            Job::Prescan | Job::Import(_) => timing.import_ms,
+            Job::Export(_) => timing.export_ms,
+            Job::StartServices | Job::StopServices => timing.services_ms,
+            Job::AddVips | Job::RemoveVips | Job::Announce => timing.vips_ms,
+        };
+        self.next_op += 1;
+        let op = OpId(self.next_op);
+        if let Some(disk) = job.disk().and_then(|id| self.disks.all.get_mut(&id)) {
+            disk.busy = Some(op);
+        }
+        let deadline = now + ms(limit);
+        self.ops.insert(
+            op,
+            Pending {
+                job,
+                asked: now,
+                deadline,
+                overdue: false,
+            },
+        );
+        self.out.push(Action::Run { op, work });
+        op
+    }
+
+    /// Asks for disk work.
+    pub(crate) fn run_disk(&mut self, now: Instant, job: Job, work: DiskWork) {
+        let Some(disk) = job.disk() else { return };
+        self.run(now, job, Work::Disk { disk, work });
+    }
+
+    /// Whether work of this kind is in flight and not overdue.
+    pub(crate) fn running(&self, job: &Job) -> bool {
+        self.ops
+            .values()
+            .any(|pending| pending.job == *job && !pending.overdue)
+    }
+
+    pub(crate) fn work_ended(&mut self, now: Instant, op: OpId, outcome: Outcome) {
+        // An answer to work that nobody asked for in this run, or a second answer, changes nothing.
+        let Some(pending) = self.ops.remove(&op) else {
+            return;
+        };
+        if let Some(disk) = pending
+            .job
+            .disk()
+            .and_then(|id| self.disks.all.get_mut(&id))
+        {
+            disk.busy = None;
+        }
+        if pending.overdue {
+            self.late(now, pending.job, outcome);
+        } else {
+            self.ended(now, pending.job, pending.asked, outcome);
+        }
+    }
+
+    /// Work that had been given up answers after all.
+    fn late(&mut self, now: Instant, job: Job, outcome: Outcome) {
+        match job {
+            // A late success of a taker that has yielded is undone by unregistering (protocol.md section 2).
+            Job::Take(id, key) | Job::Answer(id, key) => {
+                if self.owns_with(key) {
+                    self.took_late(id, key, &outcome);
+                } else {
+                    self.owe(id, key);
+                }
+            }
+            Job::RecordEpoch(epoch) if outcome == Outcome::Ok => {
+                self.reserved = self.reserved.max(epoch)
+            }
+            Job::Roll(id, key) => {
+                if let Outcome::Disk(DiskOutcome::Rolled { .. }) = outcome
+                    && let Some(disk) = self.disks.all.get_mut(&id)
+                    && disk.ours.is_some()
+                {
+                    disk.ours = Some(key);
+                }
+            }
+            Job::Look(_)
+            | Job::Leave(_)
+            | Job::Expel(_)
+            | Job::RecordIncarnation
+            | Job::RecordEpoch(_)
+            | Job::RecordSettings(_)
+            | Job::RecordArbiters
+            | Job::RecordOther
+            | Job::Remember
+            | Job::Prescan
+            | Job::Import(_)
+            | Job::Export(_)
+            | Job::StartServices
+            | Job::StopServices
+            | Job::AddVips
+            | Job::RemoveVips
+            | Job::Announce => self.ended(now, job, now, outcome),
+        }
+    }
+
+    /// This controller owns, or is on its way to own, with keys of that epoch.
+    fn owns_with(&self, key: Key) -> bool {
+        let taking = self.state.owns() || self.state == State::FencingArbiters;
+        taking && key.same_holder(self.key(key.phase, self.epoch))
+    }
+
+    /// A disk that was given up during this very takeover is ours after all: kept, but not given to the import.
+    fn took_late(&mut self, id: DiskId, key: Key, outcome: &Outcome) {
+        if *outcome == Outcome::Disk(DiskOutcome::Taken)
+            && let Some(disk) = self.disks.all.get_mut(&id)
+        {
+            disk.ours = Some(key);
+            disk.lost = false;
+        } else {
+            self.owe(id, key);
+        }
+    }
+
+    /// Notes that a key of ours must come off a disk.
+    pub(crate) fn owe(&mut self, id: DiskId, key: Key) {
+        if let Some(disk) = self.disks.all.get_mut(&id) {
+            disk.owed = Some(key);
+            disk.ours = None;
+        }
+    }
+
+    /// Takes keys off that are owed, as soon as their disks are free.
+    pub(crate) fn poll_owed(&mut self, now: Instant) {
+        let free = self.disks.all.values().filter(|disk| disk.busy.is_none());
+        let owed: Vec<(DiskId, Key)> = free
+            .filter_map(|disk| Some((disk.id, disk.owed?)))
+            .collect();
+        for (id, holder) in owed {
+            self.run_disk(now, Job::Leave(id), DiskWork::Leave { holder });
+        }
+    }
+
+    pub(crate) fn fail_overdue(&mut self, now: Instant) {
+        let overdue: Vec<OpId> = self
+            .ops
+            .iter()
+            .filter(|(_, p)| !p.overdue && p.deadline <= now)
+            .map(|(op, _)| *op)
+            .collect();
+        for op in overdue {
+            let Some(pending) = self.ops.get_mut(&op) else {
+                continue;
+            };
+            pending.overdue = true;
+            let (job, asked) = (pending.job.clone(), pending.asked);
+            let why = format!("no answer within {} ms", now.since(asked).as_millis());
+            let outcome = match job.disk() {
+                Some(_) => Outcome::Disk(DiskOutcome::Unreachable(why)),
+                None => Outcome::Failed(why),
+            };
+            self.ended(now, job, asked, outcome);
+        }
+        if let Some(deadline) = self
+            .ops
+            .values()
+            .filter(|p| !p.overdue)
+            .map(|p| p.deadline)
+            .min()
+        {
+            self.wake_at(deadline, "work overdue");
+        }
+    }
+
+    /// An answer, or the lack of one, in time.
+    fn ended(&mut self, now: Instant, job: Job, asked: Instant, outcome: Outcome) {
+        match (job, outcome) {
+            (Job::Look(id), Outcome::Disk(DiskOutcome::Surveyed(survey))) => {
+                self.looked(now, id, asked, survey)
+            }
+            (Job::Look(id), _) => self.disks.look_failed(id),
+            (Job::Take(id, key), outcome) => self.take_ended(now, id, key, asked, outcome),
+            (Job::Roll(id, key), Outcome::Disk(outcome)) => {
+                self.roll_ended(now, id, key, asked, outcome)
+            }
+            (
+                Job::Expel(id),
+                Outcome::Disk(DiskOutcome::Surveyed(survey) | DiskOutcome::Fenced(survey)),
+            ) => {
+                self.looked(now, id, asked, survey);
+            }
+            (Job::Leave(id), Outcome::Disk(DiskOutcome::Left)) => {
+                if let Some(disk) = self.disks.all.get_mut(&id) {
+                    disk.owed = None;
+                }
+            }
+            (Job::Leave(_) | Job::Expel(_) | Job::Answer(..) | Job::Roll(..), _) => {}
+            (Job::RecordIncarnation, Outcome::Ok) => self.start.incarnation_durable = true,
+            (Job::RecordEpoch(epoch), Outcome::Ok) => self.reserved = self.reserved.max(epoch),
+            (Job::RecordSettings(request), outcome) => self.settings_recorded(request, outcome),
+            (Job::RecordArbiters, Outcome::Ok) => self.arbiters_recorded(),
+            (
+                Job::RecordIncarnation
+                | Job::RecordEpoch(_)
+                | Job::RecordArbiters
+                | Job::RecordOther
+                | Job::Remember,
+                Outcome::Failed(why),
+            ) => {
+                self.notice(
+                    "JOURNAL_FAILED",
+                    Severity::Alarm,
+                    format!("a journal record was not written: {why}"),
+                );
+            }
+            (Job::RecordOther | Job::Remember, _) | (Job::Prescan, _) => {}
+            (Job::Import(pool), outcome) => self.import_ended(pool, outcome),
+            (Job::Export(pool), outcome) => self.export_ended(pool, outcome),
+            (Job::StartServices, outcome) => self.takeover.services = Some(outcome_of(outcome)),
+            (Job::AddVips, outcome) => self.takeover.vips = Some(outcome_of(outcome)),
+            (Job::Announce, outcome) => self.announced(now, outcome_of(outcome)),
+            (Job::StopServices, outcome) => self.handover.services = Some(outcome_of(outcome)),
+            (Job::RemoveVips, outcome) => self.handover.vips = Some(outcome_of(outcome)),
+            (
+                Job::RecordIncarnation | Job::RecordEpoch(_) | Job::RecordArbiters,
+                Outcome::Disk(_),
+            ) => {}
+        }
+    }
+
+    fn looked(&mut self, now: Instant, id: DiskId, asked: Instant, survey: Survey) {
+        self.see_epochs(&survey);
+        self.disks.looked(id, asked, now, survey);
+        self.owner_looked(now, id, asked);
+    }
+
+    /// Epochs in keys of the pair count as seen.
+    pub(crate) fn see_epochs(&mut self, survey: &Survey) {
+        for bits in &survey.keys {
+            if let Some(key) = Key::from_bits(*bits, self.config.pair)
+                && let Some(epoch) = key.epoch.expand(self.seen)
+            {
+                self.seen = self.seen.max(epoch);
+            }
+        }
+    }
+
+    fn settings_recorded(&mut self, request: Option<RequestId>, outcome: Outcome) {
+        let reply = outcome_of(outcome).map_err(|why| {
+            let reason = format!("the settings could not be made durable: {why}");
+            Refusal {
+                errno: libc_errno::EFAULT,
+                reason,
+            }
+        });
+        match (request, reply) {
+            (Some(request), reply) => self.reply(request, reply),
+            (None, Err(refusal)) => self.notice("JOURNAL_FAILED", Severity::Alarm, refusal.reason),
+            (None, Ok(())) => {}
+        }
+    }
+
+    /// Asks for looks at these disks where one is due, `interval` apart.
+    pub(crate) fn look_at_disks(
+        &mut self,
+        now: Instant,
+        ids: &[DiskId],
+        interval: std::time::Duration,
+    ) {
+        for id in ids {
+            let Some(disk) = self.disks.all.get_mut(id) else {
+                continue;
+            };
+            if disk.busy.is_some() || disk.owed.is_some() {
+                continue;
+            }
+            if disk.look_at <= now {
+                disk.look_at = now + interval;
+                self.run_disk(now, Job::Look(*id), DiskWork::Survey);
+            }
+            if let Some(disk) = self.disks.all.get(id) {
+                let at = disk.look_at;
+                self.wake_at(at, "look at disks");
+            }
+        }
+    }
+}
+
+/// The end of work that isn't disk work.
+pub(crate) fn outcome_of(outcome: Outcome) -> Result<(), String> {
+    match outcome {
+        Outcome::Ok => Ok(()),
+        Outcome::Failed(why) => Err(why),
+        Outcome::Disk(_) => Err("a disk's answer to work that isn't disk work".to_owned()),
+    }
+}

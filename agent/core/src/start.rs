@@ -1,0 +1,210 @@
+//! Starting: clean, by adoption, or held back.
+
+use crate::action::Action;
+use crate::action::{Entry, HaltReason, Lease, OwnerRecord, Work};
+use crate::controller::{Controller, StopKind};
+use crate::disks::Verdict;
+use crate::key::Key;
+use crate::ops::Job;
+use crate::states::{self, State};
+use crate::time::{Instant, ms};
+use failover_api::Severity;
+
+/// Self-resets after which a controller stays away.
+const RESETS_MAX: u8 = 2;
+/// Pause before a failed clean-up is tried again.
+const CLEAN_AGAIN_MS: u64 = 1000;
+
+/// What is known while starting.
+#[derive(Debug, Default)]
+pub(crate) struct Start {
+    /// The incarnation is in the journal.
+    pub(crate) incarnation_durable: bool,
+    record: Option<OwnerRecord>,
+    asked: bool,
+    cleaned: bool,
+    again_at: Option<Instant>,
+}
+
+impl Start {
+    pub(crate) fn new(record: Option<OwnerRecord>) -> Start {
+        Start {
+            record,
+            ..Start::default()
+        }
+    }
+}
+
+impl Controller {
+    pub(crate) fn poll_start(&mut self, now: Instant) {
+        match self.state {
+            State::Starting => self.poll_starting(now),
+            State::Adopting => self.poll_adopting(now),
+            State::Held => self.poll_held(now),
+            _ => {}
+        }
+    }
+
+    /// Nothing of an earlier run may be left: no address, no service, no pool.
+    fn poll_starting(&mut self, now: Instant) {
+        if self.stop.is_some() {
+            self.go(now, states::START_STOP);
+            return;
+        }
+        let arbiters = self.disks.arbiter_ids();
+        self.look_at_disks(now, &arbiters, ms(self.config.timing.disk_read_ms));
+        if !self.start.asked {
+            self.start.asked = true;
+            self.out.push(Action::Lease(Lease::End));
+            self.run(
+                now,
+                Job::RecordIncarnation,
+                Work::Record(Entry::Incarnation(self.incarnation)),
+            );
+            self.clean(now);
+        }
+        if let Some(at) = self.start.again_at {
+            if now < at {
+                self.wake_at(at, "clean up again");
+                return;
+            }
+            self.start.again_at = None;
+            self.clean(now);
+        }
+        if !self.start.cleaned {
+            self.judge_cleaning(now);
+        }
+        if self.start.cleaned && self.start.incarnation_durable {
+            let held = self.resets >= RESETS_MAX && self.config.timing.reset_hold_min > 0;
+            self.go(
+                now,
+                if held {
+                    states::START_HELD
+                } else {
+                    states::START_CLEAN
+                },
+            );
+        }
+    }
+
+    fn clean(&mut self, now: Instant) {
+        self.handover.vips = None;
+        self.handover.services = None;
+        self.handover.exports.clear();
+        self.run(now, Job::RemoveVips, Work::RemoveVips);
+        self.run(now, Job::StopServices, Work::StopServices);
+        for pool in self.config.pools.clone() {
+            self.run(now, Job::Export(pool.id), Work::Export(pool.id));
+        }
+    }
+
+    fn judge_cleaning(&mut self, now: Instant) {
+        let exports = self.handover.exports.len();
+        let (Some(vips), Some(services)) = (&self.handover.vips, &self.handover.services) else {
+            return;
+        };
+        if exports < self.config.pools.len() {
+            return;
+        }
+        let failed = vips.as_ref().err().or(services.as_ref().err());
+        match failed.or(self
+            .handover
+            .exports
+            .values()
+            .find_map(|end| end.as_ref().err()))
+        {
+            None => self.start.cleaned = true,
+            Some(why) => {
+                let text = format!(
+                    "what an earlier run left could not be cleaned up, trying again: {why}"
+                );
+                self.notice("CLEAN_UP_FAILED", Severity::Alarm, text);
+                let at = now + ms(CLEAN_AGAIN_MS);
+                self.start.again_at = Some(at);
+                self.wake_at(at, "clean up again");
+            }
+        }
+    }
+
+    /// A daemon restarted on the owner goes on owning if a majority of the arbiters shows its key.
+    fn poll_adopting(&mut self, now: Instant) {
+        let Some(record) = self.start.record.clone() else {
+            return;
+        };
+        let arbiters = self.disks.arbiter_ids();
+        self.look_at_disks(now, &arbiters, ms(self.config.timing.disk_read_ms));
+        let ours = |disk: &crate::disks::Disk| {
+            let fresh = disk.look.is_some() && !disk.failed;
+            fresh.then(|| {
+                self.disks
+                    .holder(disk)
+                    .is_some_and(|key| key.same_run(record.key) && key.epoch == record.key.epoch)
+            })
+        };
+        match self.disks.verdict(ours) {
+            Verdict::Yes => {
+                self.adopt(now, &record);
+                self.go(now, states::ADOPT);
+            }
+            Verdict::No => self.halt(now, states::ADOPT_NOT_OURS, HaltReason::NotAdopted),
+            Verdict::Unknown => {
+                let limit = self.started + ms(self.config.timing.disk_lost_ms);
+                if now >= limit {
+                    self.halt(now, states::ADOPT_UNKNOWN, HaltReason::DisksLost);
+                }
+                self.wake_at(limit, "adoption");
+            }
+        }
+    }
+
+    fn adopt(&mut self, now: Instant, record: &OwnerRecord) {
+        self.epoch = record.epoch;
+        self.saw_owner = true;
+        let pair = self.config.pair;
+        for disk in self.disks.all.values_mut() {
+            let keys = disk.look.iter().flat_map(|(_, survey)| &survey.keys);
+            let seen = keys
+                .filter_map(|bits| Key::from_bits(*bits, pair))
+                .find(|key| key.same_run(record.key));
+            if seen.is_some() || record.won.contains(&disk.id) && disk.look.is_none() {
+                // A key that an unanswered roll changed is found again by the next roll.
+                disk.ours = Some(seen.unwrap_or(record.key));
+                disk.ok_at = disk.look.as_ref().map(|(asked, _)| *asked);
+            }
+        }
+        self.owner.adopted(now, record.key.beat);
+        self.takeover.adopted(now, record);
+    }
+
+    /// Held back after too many self-resets: registered nowhere, not eligible, reachable.
+    fn poll_held(&mut self, now: Instant) {
+        if self.stop == Some(StopKind::Leave) || self.stop == Some(StopKind::Restart) {
+            self.go(now, states::STOP_HELD);
+            return;
+        }
+        let arbiters = self.disks.arbiter_ids();
+        self.look_at_disks(now, &arbiters, ms(self.config.timing.verify_ms));
+        self.poll_resets(now);
+        if self.resets < RESETS_MAX || self.force.is_some() {
+            if self.force.is_some() {
+                self.resets = 0;
+                self.run(now, Job::RecordOther, Work::Record(Entry::Resets(0)));
+            }
+            self.go(now, states::RELEASED);
+        }
+    }
+
+    /// A reset is worked off by running for `reset_hold_min` without another.
+    pub(crate) fn poll_resets(&mut self, now: Instant) {
+        if self.resets == 0 {
+            return;
+        }
+        let at = self.started + ms(self.config.timing.reset_hold_min * 60_000);
+        if now >= at {
+            self.resets = 0;
+            self.run(now, Job::RecordOther, Work::Record(Entry::Resets(0)));
+        } else {
+            self.wake_at(at, "resets worked off");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Tables over all states: every event in every state, and the generated picture of the edges.
+
+use crate::action::{Action, HaltReason, Outcome, Restored};
+use crate::beat::{ArbiterList, Beat, Role};
+use crate::config::{CoreConfig, DiskConfig, PoolConfig, Timing};
+use crate::controller::Controller;
+use crate::event::{Command, Event};
+use crate::ids::{DiskId, Epoch, LinkId, Node, OpId, PoolId, RequestId, Session};
+use crate::settings::{Settings, SettingsChange};
+use crate::states::{EDGES, State};
+use crate::time::{Instant, ms};
+use failover_api::Status;
+use std::fmt::Write;
+use std::path::Path;
+
+fn config() -> CoreConfig {
+    CoreConfig {
+        node: Node::A,
+        pair: 7,
+        has_peer: true,
+        links: 2,
+        disks: (1..=4)
+            .map(|id| DiskConfig {
+                id: DiskId(id),
+                name: format!("d{id}"),
+            })
+            .collect(),
+        pools: vec![PoolConfig {
+            id: PoolId(0),
+            name: "tank".to_owned(),
+        }],
+        arbiters: 3,
+        version: "1".to_owned(),
+        seed: 1,
+        timing: Timing::default(),
+    }
+}
+
+fn beat(role: Role, epoch: u64) -> Beat {
+    Beat {
+        node: Node::B,
+        session: Session(9),
+        seq: 1,
+        echo: None,
+        status: Status::Backup,
+        role,
+        incarnation: 1,
+        epoch: Epoch(epoch),
+        eligible: true,
+        blockers: 0,
+        serving: role == Role::Owner,
+        lan: true,
+        settings: Settings::default(),
+        arbiters: ArbiterList::default(),
+        arbiters_acked: 0,
+        ask: None,
+        answer: None,
+        version: "1".to_owned(),
+    }
+}
+
+/// A controller that was put into `state`, with the peer last heard a moment ago.
+fn controller_in(state: State) -> (Controller, Instant) {
+    let now = Instant::from_millis(10_000);
+    let restored = Restored {
+        session: 5,
+        ..Restored::default()
+    };
+    let (mut controller, _) = Controller::new(now, config(), restored);
+    controller.state = state;
+    controller.incarnation = 1;
+    (controller, now + ms(10))
+}
+
+fn events() -> Vec<(&'static str, Event)> {
+    let received = Instant::from_millis(10_010);
+    let heard = |beat: Beat| Event::Beat {
+        link: LinkId(0),
+        received,
+        beat: Box::new(beat),
+    };
+    let proved = |role, epoch| {
+        let echo = Some(crate::beat::Echo {
+            session: Session(5),
+            seq: 1,
+        });
+        heard(Beat {
+            echo,
+            ..beat(role, epoch)
+        })
+    };
+    let change = SettingsChange {
+        disabled: Some(true),
+        ..SettingsChange::default()
+    };
+    let command = |command| Event::Command {
+        request: RequestId(1),
+        command,
+    };
+    vec![
+        ("wake", Event::Wake),
+        ("beat of a stranger", heard(beat(Role::Standby, 0))),
+        ("beat: standby", proved(Role::Standby, 0)),
+        ("beat: newer owner", proved(Role::Owner, 99)),
+        ("beat: fencing", proved(Role::Fencing, 99)),
+        (
+            "beat of our own node",
+            heard(Beat {
+                node: Node::A,
+                ..beat(Role::Owner, 99)
+            }),
+        ),
+        (
+            "done, unknown work",
+            Event::Done {
+                op: OpId(4711),
+                outcome: Outcome::Ok,
+            },
+        ),
+        ("become_passive", command(Command::BecomePassive)),
+        ("force_master", command(Command::ForceMaster)),
+        ("update", command(Command::Update(change))),
+        ("lan down", Event::Lan { up: false }),
+        (
+            "link down",
+            Event::Link {
+                link: LinkId(1),
+                up: false,
+            },
+        ),
+        ("lease lost", Event::LeaseLost),
+        ("stop", Event::Stop { restart: false }),
+        ("stop to restart", Event::Stop { restart: true }),
+    ]
+}
+
+#[test]
+fn every_event_in_every_state() {
+    let mut table = String::new();
+    for state in State::ALL {
+        writeln!(table, "{}", state.name()).expect("a string takes all");
+        for (name, event) in events() {
+            let (mut controller, now) = controller_in(state);
+            let actions = controller.handle(now, event);
+            let mut notes: Vec<String> = Vec::new();
+            if controller.state() != state {
+                notes.push(format!("-> {}", controller.state_name()));
+            }
+            for action in &actions {
+                match action {
+                    Action::Reply {
+                        reply: Err(refusal),
+                        ..
+                    } => {
+                        notes.push(format!("refused {}", refusal.errno));
+                    }
+                    Action::Reply { .. } => notes.push("accepted".to_owned()),
+                    Action::Halt(HaltReason::PeerServes { .. }) => notes.push("halt".to_owned()),
+                    Action::Exit => notes.push("exit".to_owned()),
+                    _ => {}
+                }
+            }
+            writeln!(table, "  {name}: {}", notes.join(", ")).expect("a string takes all");
+        }
+    }
+    let table = table
+        .lines()
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join("\n")
+        + "\n";
+    golden(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/state_event.txt"),
+        &table,
+    );
+}
+
+#[test]
+fn the_picture_of_the_states_is_up_to_date() {
+    let mut page = String::from(
+        "# States\n\nGenerated from `agent/core/src/states.rs`; `UPDATE_DOCS=1 cargo test -p failover-core` writes it.\n\n\
+         ```mermaid\nstateDiagram-v2\n",
+    );
+    for edge in EDGES {
+        writeln!(page, "    {} --> {}", id(edge.from), id(edge.to)).expect("a string takes all");
+    }
+    page.push_str("```\n\n| state | public |\n|---|---|\n");
+    for state in State::ALL {
+        writeln!(page, "| {} | `{}` |", state.name(), state.status()).expect("a string takes all");
+    }
+    page.push_str("\n| from | to | why |\n|---|---|---|\n");
+    for edge in EDGES {
+        writeln!(
+            page,
+            "| {} | {} | {} |",
+            edge.from.name(),
+            edge.to.name(),
+            edge.why
+        )
+        .expect("a string takes all");
+    }
+    golden(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/states.md"),
+        &page,
+    );
+}
+
+#[test]
+fn no_two_edges_are_alike() {
+    for (index, edge) in EDGES.iter().enumerate() {
+        assert!(!EDGES[..index].contains(edge), "{edge:?} stands twice");
+    }
+}
+
+fn id(state: State) -> String {
+    state.name().replace('-', "_")
+}
+
+/// Compares with a file; `UPDATE_DOCS=1` writes it instead.
+fn golden(path: &Path, text: &str) {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, text).expect("the golden file can be written");
+        return;
+    }
+    let stored = std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(
+        stored,
+        text,
+        "{} is out of date: UPDATE_DOCS=1 writes it",
+        path.display()
+    );
+}
