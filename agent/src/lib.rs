@@ -1,1 +1,27 @@
-//! Placeholder.
+//! failoverd: high availability for a pair of storage controllers.
+//!
+//! ```text
+//!   links ──beats──▶ ┌────────────────┐ ──work──▶ lanes ──▶ adapters (disks, pools, services, VIPs, journal)
+//!   rpc ──commands─▶ │ control thread │ ──beats─▶ links
+//!   lanes ──done───▶ │  (Controller)  │ ──lease─▶ the kernel's table
+//!   signals ───────▶ └────────────────┘ ──notices, history, status──▶ logger ──▶ rpc subscribers
+//! ```
+//!
+//! [`daemon::run`] is the whole daemon: it takes a [`config::Config`] and [`daemon::DaemonAdapters`].
+
+pub mod adapters;
+pub mod config;
+pub mod daemon;
+pub mod pair_key;
+pub mod rpc;
+
+/// Draws 64 random bits; falls back on the clock and the process where the kernel has none to give.
+pub(crate) fn random_u64() -> u64 {
+    use ring::rand::SecureRandom;
+    let mut bytes = [0; 8];
+    if ring::rand::SystemRandom::new().fill(&mut bytes).is_ok() {
+        return u64::from_le_bytes(bytes);
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(1, |now| now.as_nanos() as u64) ^ u64::from(std::process::id()) << 32
+}

@@ -163,7 +163,7 @@ pub struct HistoryRecord {
     /// Microseconds of CLOCK_BOOTTIME.
     pub at_micros: u64,
     /// Wall-clock time, milliseconds since 1970, filled in by the daemon; for people only.
-    #[serde(default)]
+    #[serde(default, rename = "time", with = "crate::date")]
     pub wall_ms: Option<u64>,
     /// Which controller.
     pub node: Node,

@@ -10,6 +10,7 @@ pub mod controller;
 pub mod disk_work;
 pub mod disks;
 pub mod event;
+pub mod heartbeat;
 mod handover;
 pub mod ids;
 pub mod key;

@@ -1,0 +1,14 @@
+//! What the core's work needs of the world, on a real machine.
+//!
+//! ```text
+//!   control thread ── lease (nftables) ── watchdog ── clock
+//!   work lanes     ── vips (rtnetlink, packet socket) ── mount_pools ── services (systemd, exec hooks)
+//!   own threads    ── link_watch (carrier of the interfaces)
+//! ```
+//!
+//! Every call states a goal, can be repeated, and says whether it changed anything. None decides.
+
+pub mod clock;
+pub mod lease;
+mod netlink;
+pub mod nft;

@@ -1,0 +1,241 @@
+//! A daemon that only pretends: a report that tests change, commands that do what tests say.
+
+use failover_api::{
+    DisabledReason, DiskReport, DiskSummary, Evidence, FailoverConfig, HistoryRecord, LinkReport,
+    Node, PeerReport, PhaseTime, PoolReport, StateReport, Status, TimerReport,
+};
+use failover_core::action::Refusal;
+use failover_core::event::Command;
+use failoverd::rpc::{Backend, Hub};
+use std::sync::{Arc, Mutex};
+use tokio::sync::oneshot;
+
+/// What becomes of commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Temper {
+    /// They are carried out at once.
+    Obeys,
+    /// They are refused.
+    Refuses(i32, &'static str),
+    /// They are never answered.
+    Hangs,
+    /// The daemon ends before it answers.
+    Dies,
+}
+
+/// The pretended daemon.
+pub struct Pretend {
+    report: Mutex<StateReport>,
+    temper: Mutex<Temper>,
+    commands: Mutex<Vec<Command>>,
+    hanging: Mutex<Vec<oneshot::Sender<Result<(), Refusal>>>>,
+    records: Vec<HistoryRecord>,
+    hub: Option<Arc<Hub>>,
+}
+
+impl Pretend {
+    /// MASTER on controller A, obeying; what changes is published on `hub`.
+    pub fn new(hub: Option<Arc<Hub>>) -> Arc<Pretend> {
+        Arc::new(Pretend {
+            report: Mutex::new(report()),
+            temper: Mutex::new(Temper::Obeys),
+            commands: Mutex::default(),
+            hanging: Mutex::default(),
+            records: (1..=3).map(record).collect(),
+            hub,
+        })
+    }
+
+    /// Sets what becomes of commands.
+    #[allow(dead_code)]
+    pub fn set_temper(&self, temper: Temper) {
+        *self.temper.lock().unwrap() = temper;
+    }
+
+    /// Every command so far.
+    #[allow(dead_code)]
+    pub fn commands(&self) -> Vec<Command> {
+        self.commands.lock().unwrap().clone()
+    }
+
+    /// Changes the report and publishes it.
+    pub fn change(&self, change: impl FnOnce(&mut StateReport)) {
+        let mut report = self.report.lock().unwrap();
+        change(&mut report);
+        if let Some(hub) = &self.hub {
+            hub.publish(&report);
+        }
+    }
+
+    /// Goes through these states.
+    #[allow(dead_code)]
+    pub fn walk(&self, states: &[Status]) {
+        for status in states {
+            self.change(|report| report.status = *status);
+        }
+    }
+
+    fn obey(&self, command: Command) {
+        self.change(|report| match command {
+            Command::BecomePassive => report.status = Status::Backup,
+            Command::ForceMaster => report.status = Status::Master,
+            Command::Update(change) => {
+                let config = &mut report.config;
+                config.disabled = change.disabled.unwrap_or(config.disabled);
+                config.master = change
+                    .master
+                    .map_or(config.master, |node| node == report.node);
+                config.timeout = change.timeout_s.map_or(config.timeout, u32::from);
+                report.disabled_reasons = match config.disabled {
+                    true => vec![DisabledReason::NoFailover],
+                    false => Vec::new(),
+                };
+            }
+        });
+    }
+}
+
+impl Backend for Pretend {
+    fn report(&self) -> Arc<StateReport> {
+        Arc::new(self.report.lock().unwrap().clone())
+    }
+
+    fn provisioned(&self) -> bool {
+        true
+    }
+
+    fn history(&self, limit: usize) -> Vec<HistoryRecord> {
+        let first = self.records.len().saturating_sub(limit);
+        self.records[first..].to_vec()
+    }
+
+    fn virtual_ips(&self) -> Vec<String> {
+        vec!["10.0.0.5/24".to_owned(), "fd00::5/64".to_owned()]
+    }
+
+    fn command(&self, command: Command) -> oneshot::Receiver<Result<(), Refusal>> {
+        let (sender, receiver) = oneshot::channel();
+        self.commands.lock().unwrap().push(command);
+        match self.temper.lock().unwrap().clone() {
+            Temper::Obeys => {
+                self.obey(command);
+                let _ = sender.send(Ok(()));
+            }
+            Temper::Refuses(errno, reason) => {
+                let reason = reason.to_owned();
+                let _ = sender.send(Err(Refusal { errno, reason }));
+            }
+            Temper::Hangs => self.hanging.lock().unwrap().push(sender),
+            Temper::Dies => {}
+        }
+        receiver
+    }
+}
+
+/// A healthy pair as its MASTER sees it.
+pub fn report() -> StateReport {
+    StateReport {
+        node: Node::A,
+        status: Status::Master,
+        state: "active".to_owned(),
+        why: "it won the arbiter disks, its pools are imported, its services are up".to_owned(),
+        since_ms: 11_520_000,
+        epoch: 7,
+        incarnation: 3,
+        eligible: true,
+        blockers: Vec::new(),
+        config: FailoverConfig {
+            id: 1,
+            disabled: false,
+            master: true,
+            timeout: 0,
+        },
+        disabled_reasons: Vec::new(),
+        peer: Some(PeerReport {
+            heard: true,
+            status: Some(Status::Backup),
+            age_ms: Some(12),
+            epoch: Some(7),
+            eligible: true,
+            blockers: Vec::new(),
+            version: Some("0.1.0".to_owned()),
+        }),
+        links: vec![link(0, "hb0", Some(12)), link(1, "hb1", Some(14))],
+        evidence: vec![
+            evidence("link 0", "beat 5123 of the peer", Some(12)),
+            evidence("link 1", "beat 5123 of the peer", Some(14)),
+            evidence("disks", "our keys on 3 of 3 arbiters", Some(31)),
+        ],
+        disks: DiskSummary {
+            ours: 24,
+            ..DiskSummary::default()
+        },
+        disk_list: (0..24).map(disk).collect(),
+        pools: vec![PoolReport {
+            pool: "tank".to_owned(),
+            state: "imported".to_owned(),
+        }],
+        vips: vec!["10.0.0.5/24".to_owned(), "fd00::5/64".to_owned()],
+        vips_on: true,
+        lease_ms: Some(181),
+        timers: vec![TimerReport {
+            timer: "beat".to_owned(),
+            left_ms: 38,
+        }],
+    }
+}
+
+fn link(link: u8, name: &str, age_ms: Option<u64>) -> LinkReport {
+    LinkReport {
+        link,
+        name: name.to_owned(),
+        age_ms,
+    }
+}
+
+fn evidence(source: &str, saw: &str, age_ms: Option<u64>) -> Evidence {
+    Evidence {
+        source: source.to_owned(),
+        saw: saw.to_owned(),
+        age_ms,
+    }
+}
+
+fn disk(number: u32) -> DiskReport {
+    DiskReport {
+        disk: format!("disk{number:02}"),
+        arbiter: number < 3,
+        owner: "ours".to_owned(),
+        epoch: Some(7),
+        age_ms: Some(31),
+    }
+}
+
+/// A takeover, seen three times.
+pub fn record(seq: u64) -> HistoryRecord {
+    let phase = |phase: &str, micros, budget_ms| PhaseTime {
+        phase: phase.to_owned(),
+        micros,
+        budget_ms,
+    };
+    HistoryRecord {
+        seq,
+        at_micros: seq * 1_000_000,
+        wall_ms: Some(1_795_246_230_123 + seq * 1000),
+        node: Node::A,
+        from: "standby".to_owned(),
+        to: "active".to_owned(),
+        status: Status::Master,
+        why: "the peer was silent on all links and on the disks, and the disks were won".to_owned(),
+        evidence: vec![
+            evidence("link 0", "silent", Some(257)),
+            evidence("disks", "unchanged keys on 3 of 3 arbiters", Some(311)),
+        ],
+        epoch: 6 + seq,
+        phases: vec![
+            phase("detect", 311_250, 350),
+            phase("fence", 12_400, 500),
+            phase("import", 71_000, 60),
+        ],
+    }
+}

@@ -1,0 +1,329 @@
+//! `midctl` itself against a served API.
+
+#[path = "../../agent/tests/rpc/pretend.rs"]
+mod pretend;
+
+use failover_api::Status;
+use failoverd::rpc::{Hub, Limits, Socket, serve};
+use pretend::{Pretend, Temper};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A served API in a folder of its own.
+struct Served {
+    folder: tempfile::TempDir,
+    daemon: Arc<Pretend>,
+    hub: Arc<Hub>,
+    runtime: Runtime,
+    stop: Option<oneshot::Sender<()>>,
+    serving: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Served {
+    fn start() -> Served {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let runtime = Runtime::new().expect("a runtime");
+        let hub = Arc::new(Hub::new().expect("a hub"));
+        let daemon = Pretend::new(Some(hub.clone()));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let socket = {
+            let _inside = runtime.enter();
+            Socket::bind(&folder.path().join("s")).expect("the socket")
+        };
+        let (served_hub, backend) = (hub.clone(), daemon.clone());
+        let serving = runtime.spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            serve(socket, served_hub, backend, Limits::default(), stopped).await
+        });
+        Served {
+            folder,
+            daemon,
+            hub,
+            runtime,
+            stop: Some(stop),
+            serving: Some(serving),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(serving) = self.serving.take() {
+            let ended = self.runtime.block_on(serving);
+            ended.expect("serving ends").expect("without an error");
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = midctl();
+        command.arg("--socket").arg(self.path()).args(arguments);
+        command
+    }
+
+    fn midctl(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("midctl runs")
+    }
+
+    /// Output of a command that must succeed.
+    fn out(&self, arguments: &[&str]) -> String {
+        let output = self.midctl(arguments);
+        assert_eq!(err(&output), "", "{arguments:?}");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        out(&output)
+    }
+
+    /// Starts a subscriber and waits until its subscription stands.
+    fn subscriber(&self, arguments: &[&str]) -> Child {
+        let before = self.hub.subscriptions();
+        let child = self
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("midctl runs");
+        let patience = Instant::now() + Duration::from_secs(20);
+        while self.hub.subscriptions() == before {
+            assert!(Instant::now() < patience, "no subscription came");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child
+    }
+}
+
+fn midctl() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_midctl"));
+    command.env_remove("COLUMNS").stdin(Stdio::null());
+    command
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn calls_print_strings_raw_and_the_rest_as_json() {
+    let served = Served::start();
+    assert_eq!(served.out(&["call", "failover.status"]), "MASTER\n");
+    assert_eq!(served.out(&["call", "failover.licensed"]), "true\n");
+    assert_eq!(
+        served.out(&["--json", "call", "failover.status"]),
+        "\"MASTER\"\n"
+    );
+    assert_eq!(served.out(&["ping"]), "pong\n");
+    assert_eq!(served.out(&["--json", "ping"]), "\"pong\"\n");
+    assert_eq!(
+        served.out(&["call", "failover.get_ips"]),
+        "[\"http://10.0.0.5\",\"http://[fd00::5]\"]\n"
+    );
+    assert_eq!(served.out(&["call", "failover.become_passive"]), "null\n");
+    assert_eq!(served.out(&["call", "failover.status"]), "BACKUP\n");
+}
+
+#[test]
+fn arguments_come_from_the_line_and_from_standard_input() {
+    let served = Served::start();
+    let config = served.out(&["call", "failover.update", r#"{"timeout": 5}"#]);
+    let config: Value = serde_json::from_str(&config).expect("JSON");
+    assert_eq!(
+        config,
+        json!({"id": 1, "disabled": false, "master": true, "timeout": 5})
+    );
+    let mut child = served
+        .command(&["call", "failover.update", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("midctl runs");
+    let mut stdin = child.stdin.take().expect("standard input");
+    stdin.write_all(b"{\"disabled\": true}\n").expect("written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("midctl ends");
+    assert!(out(&output).contains("\"disabled\":true"));
+    assert_eq!(
+        served.out(&["call", "failover.disabled.reasons"]),
+        "[\"NO_FAILOVER\"]\n"
+    );
+}
+
+#[test]
+fn errors_exit_with_1_and_the_reason() {
+    let served = Served::start();
+    let output = served.midctl(&["call", "failover.update", r#"{"timeout": 121}"#]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(out(&output), "");
+    assert_eq!(
+        err(&output),
+        "[EINVAL] failover_update.timeout: must be a whole number of seconds from 0 to 120, not 121\n"
+    );
+    let output = served.midctl(&["call", "no.such.method"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(err(&output), "Method does not exist\n");
+    served.daemon.set_temper(Temper::Refuses(
+        16,
+        "a takeover is under way: wait for its end",
+    ));
+    let output = served.midctl(&["--json", "call", "failover.become_passive"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error: Value = serde_json::from_str(&err(&output)).expect("JSON");
+    assert_eq!(error["error"]["code"], -32001);
+    assert_eq!(
+        error["error"]["data"]["reason"],
+        "[EBUSY] a takeover is under way: wait for its end"
+    );
+    let output = served.midctl(&["subscribe", "no.such.event"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).starts_with("[ENOENT] event: "),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let served = Served::start();
+    for arguments in [
+        &[][..],
+        &["no-such-command"],
+        &["call"],
+        &["--timeout", "0", "ping"],
+        &["call", "failover.update", "{disabled: true}"],
+        &["methods", "no.such.method"],
+        &["history", "-n", "0"],
+    ] {
+        let output = served.midctl(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_ne!(err(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn no_daemon_exits_with_3() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("s");
+    for command in [
+        &["ping"][..],
+        &["status"],
+        &["call", "failover.status"],
+        &["subscribe", "*"],
+    ] {
+        let output = midctl()
+            .arg("--socket")
+            .arg(&path)
+            .args(command)
+            .output()
+            .expect("midctl runs");
+        assert_eq!(output.status.code(), Some(3), "{command:?}");
+        assert!(
+            err(&output).contains("failoverd is not running"),
+            "{command:?}"
+        );
+    }
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_exits_with_4() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("s");
+    let _silent = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let output = midctl()
+        .args(["--timeout", "0.2", "ping", "--socket"])
+        .arg(&path)
+        .output()
+        .expect("midctl runs");
+    assert_eq!(output.status.code(), Some(4));
+    let served = Served::start();
+    served.daemon.set_temper(Temper::Hangs);
+    let output = served.midctl(&["--timeout", "0.5", "call", "failover.become_passive"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(
+        err(&output).contains("failover.become_passive: no answer"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn subscribers_see_each_status_in_order() {
+    let served = Served::start();
+    served.daemon.walk(&[Status::Backup]);
+    let child = served.subscriber(&["subscribe", "failover.status", "-n", "4"]);
+    let takeover = [
+        Status::Electing,
+        Status::Electing,
+        Status::Importing,
+        Status::Master,
+        Status::Backup,
+    ];
+    served.daemon.walk(&takeover);
+    let output = child.wait_with_output().expect("midctl ends");
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let seen: Vec<String> = out(&output)
+        .lines()
+        .map(|line| {
+            let event: Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(event["msg"], "changed");
+            assert_eq!(event["collection"], "failover.status");
+            assert_eq!(event.get("id"), None);
+            event["fields"]["status"]
+                .as_str()
+                .expect("a word")
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(seen, ["ELECTING", "IMPORTING", "MASTER", "BACKUP"]);
+}
+
+#[test]
+fn a_subscription_ends_in_time_or_with_the_daemon() {
+    let mut served = Served::start();
+    let output = served.midctl(&["subscribe", "failover.status", "-t", "0.2"]);
+    assert_eq!(output.status.code(), Some(0));
+    let output = served.midctl(&["subscribe", "failover.status", "-t", "0.2", "-n", "1"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(err(&output).contains("0 of 1 events"), "{}", err(&output));
+    let child = served.subscriber(&["subscribe", "*"]);
+    served.stop();
+    let output = child.wait_with_output().expect("midctl ends");
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        err(&output).contains("failoverd is stopping"),
+        "{}",
+        err(&output)
+    );
+    assert!(!served.path().exists(), "the socket goes with the daemon");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let served = Served::start();
+    let mut child = served.subscriber(&["subscribe", "*"]);
+    served.daemon.walk(&[Status::Error]);
+    let mut stdout = BufReader::new(child.stdout.take().expect("standard output"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("a line");
+    assert!(line.contains("\"ERROR\""));
+    drop(stdout);
+    served.daemon.walk(&[Status::Master]);
+    assert_eq!(child.wait().expect("midctl ends").code(), Some(0));
+    let mut told = String::new();
+    let mut stderr = child.stderr.take().expect("standard error");
+    stderr.read_to_string(&mut told).expect("read");
+    assert_eq!(told, "");
+}
