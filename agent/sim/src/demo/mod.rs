@@ -2,3 +2,10 @@
 pub mod adapters;
 pub mod datagram;
 pub mod host;
+pub mod cables;
+pub mod client;
+pub mod judge;
+pub mod namespaces;
+pub mod observer;
+pub mod priority;
+pub mod procs;
