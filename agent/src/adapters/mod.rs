@@ -8,7 +8,11 @@
 //!
 //! Every call states a goal, can be repeated, and says whether it changed anything. None decides.
 
+mod announce;
 pub mod clock;
 pub mod lease;
+pub mod link_watch;
 mod netlink;
 pub mod nft;
+mod route;
+pub mod vips;

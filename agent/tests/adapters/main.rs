@@ -1,0 +1,5 @@
+//! The adapters against a real kernel, in network namespaces that the tests make themselves.
+
+mod lease;
+mod ns;
+mod vips;
