@@ -150,7 +150,10 @@ impl Cables {
         let port = LinkUnspec::new_with_index(index);
         let port = if up { port.up() } else { port.down() };
         let set = self.handle.link().set(port.build()).execute();
-        self.run(&format!("setting {name} {}", if up { "up" } else { "down" }), set)
+        self.run(
+            &format!("setting {name} {}", if up { "up" } else { "down" }),
+            set,
+        )
     }
 
     fn run<F>(&self, what: &str, request: F) -> io::Result<()>

@@ -317,8 +317,20 @@ mod tests {
     #[test]
     fn the_longest_gap_is_the_one_that_ended_after_the_event() {
         let book = book(&[0, 900, 1000, 1010, 1500, 1510], &[1200]);
-        assert_eq!(book.longest_gap(1000, 1510), Gap { from: 1010, to: 1500 });
-        assert_eq!(book.longest_gap(1000, 3000), Gap { from: 1510, to: 3000 });
+        assert_eq!(
+            book.longest_gap(1000, 1510),
+            Gap {
+                from: 1010,
+                to: 1500
+            }
+        );
+        assert_eq!(
+            book.longest_gap(1000, 3000),
+            Gap {
+                from: 1510,
+                to: 3000
+            }
+        );
         assert_eq!(book.dark(1000, 1510), 490);
         assert_eq!(book.dark(1205, 1510), 0, "no record was sent again since");
     }

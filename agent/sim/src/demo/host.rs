@@ -205,8 +205,8 @@ impl Host {
     }
 
     fn control(&mut self, ready: &[bool]) {
-        for index in 0..ready.len() {
-            if !ready[index] {
+        for (index, ready) in ready.iter().enumerate() {
+            if !ready {
                 continue;
             }
             let control = &mut self.controls[index];

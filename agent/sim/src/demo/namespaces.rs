@@ -43,7 +43,10 @@ pub fn enter_own_network() -> Result<Privilege, String> {
 fn refused(what: &str, error: Errno) -> String {
     let setting = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let is = |path: &str, value: &str| setting(path).trim() == value;
-    let remedy = if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+    let remedy = if is(
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+    ) {
         "AppArmor restricts user namespaces here: run it as root, or allow them with \
          `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
     } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {

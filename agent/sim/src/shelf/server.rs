@@ -165,8 +165,8 @@ impl Server {
         let id = self.connections[index].id;
         let reply = match (self.connections[index].who, request) {
             (None, Request::Hello { nexus }) => Some(self.hello(index, nexus)),
-            (Some(Some(nexus)), request) => self.from_controller((id, number), nexus, request),
-            (Some(None), request) => Some(self.from_driver(request)),
+            (Some(Some(nexus)), request) => self.controller_asks((id, number), nexus, request),
+            (Some(None), request) => Some(self.driver_asks(request)),
             (None, _) => Some(Reply::Refused("say hello first".to_owned())),
         };
         if let Some(reply) = reply {
@@ -186,7 +186,7 @@ impl Server {
         Reply::Good
     }
 
-    fn from_controller(&mut self, asker: Asker, nexus: Nexus, request: Request) -> Option<Reply> {
+    fn controller_asks(&mut self, asker: Asker, nexus: Nexus, request: Request) -> Option<Reply> {
         let (disk, what) = match request {
             Request::Reserve { disk, command } => (disk, What::Reserve(command)),
             Request::Append { disk, record } => (disk, What::Append(record)),
@@ -212,7 +212,7 @@ impl Server {
         }
     }
 
-    fn from_driver(&mut self, request: Request) -> Reply {
+    fn driver_asks(&mut self, request: Request) -> Reply {
         match request {
             Request::Cut { node } => {
                 self.cut[node as usize] = true;
