@@ -10,10 +10,21 @@
 //! [`daemon::run`] is the whole daemon: it takes a [`config::Config`] and [`daemon::DaemonAdapters`].
 
 pub mod adapters;
+mod backoffice;
 pub mod config;
+mod control;
 pub mod daemon;
+mod history;
+mod inbox;
+mod instance;
+pub mod journal;
+mod lanes;
+pub mod links;
+mod logger;
 pub mod pair_key;
+mod realtime;
 pub mod rpc;
+mod signals;
 
 /// Draws 64 random bits; falls back on the clock and the process where the kernel has none to give.
 pub(crate) fn random_u64() -> u64 {

@@ -104,7 +104,7 @@ pub fn methods(global: &Global, method: Option<&str>) -> Result<(), Failure> {
     let terminal = Terminal::stdout();
     print(&match (found, global.json) {
         (Some(method), true) => one_line(&method.describe()),
-        (Some(method), false) => methods::explain(method),
+        (Some(method), false) => methods::explain(method, terminal),
         (None, true) => {
             let all = METHODS
                 .iter()

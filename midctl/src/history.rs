@@ -60,14 +60,14 @@ fn paragraphs(records: &[HistoryRecord], with_evidence: bool, terminal: Terminal
             text.push('\n');
         }
         text.push_str(&format!(
-            "#{}  {}  {}  {}  epoch {}\n",
+            "#{}  {}  epoch {}\n",
             record.seq,
             when(record),
-            what(record),
-            record.status,
             record.epoch
         ));
         let mut details = table(terminal);
+        let change = format!("{}: {}", what(record), record.status);
+        details.add_row(["  what", &change]);
         details.add_row(["  why", &record.why]);
         let phases: Vec<String> = record.phases.iter().map(phase).collect();
         if !phases.is_empty() {
@@ -98,7 +98,7 @@ fn what(record: &HistoryRecord) -> String {
 fn phase(phase: &PhaseTime) -> String {
     let over = phase.micros > phase.budget_ms.saturating_mul(1000);
     let budget = match over && phase.budget_ms > 0 {
-        true => format!(" (budget {})", duration(phase.budget_ms)),
+        true => format!(" (over {})", duration(phase.budget_ms)),
         false => String::new(),
     };
     format!("{} {}{budget}", phase.phase, span(phase.micros))

@@ -10,7 +10,7 @@ pub fn list(terminal: Terminal) -> String {
     let mut methods = table(terminal);
     methods.set_header(["METHOD", "MAY", "WHAT IT DOES"]);
     for method in METHODS {
-        methods.add_row([method.name, may(method.access), method.summary()]);
+        methods.add_row([method.name, may(method.access), &method.summary()]);
     }
     show(&mut methods)
 }
@@ -24,18 +24,19 @@ fn may(access: Access) -> &'static str {
 }
 
 /// One of them, with the fields of its parameters and result.
-pub fn explain(method: &Method) -> String {
+pub fn explain(method: &Method, terminal: Terminal) -> String {
     let result = (method.result)();
     let parameters: Vec<(&str, Shape)> = method
         .parameters
         .iter()
         .map(|parameter| (parameter.name, (parameter.shape)()))
         .collect();
-    let doc: Vec<&str> = method.doc.trim().lines().map(str::trim).collect();
+    let mut doc = table(terminal);
+    doc.add_row([method.text()]);
     let mut text = format!(
-        "{} -> {result}\n\n{}\n\nMay be called by: {}\n",
+        "{} -> {result}\n\n{}\nMay be called by: {}\n",
         method.signature(),
-        doc.join("\n"),
+        show(&mut doc),
         match method.access {
             Access::Open => "everybody who can connect",
             Access::Read => "everybody who may read",

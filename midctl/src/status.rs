@@ -1,8 +1,10 @@
 //! `midctl status`: the pair on one screen.
 
+use std::cmp::Reverse;
+
 use crate::render::{ago, colour, count, duration, show, table};
 use crate::terminal::Terminal;
-use failover_api::{DiskReport, PeerReport, StateReport};
+use failover_api::{DiskReport, PeerReport, StateReport, Status};
 
 /// Disks named one by one.
 const DISKS_NAMED: usize = 8;
@@ -28,7 +30,7 @@ fn facts(state: &StateReport, terminal: Terminal) -> String {
     let mut facts = table(terminal);
     facts.add_row([format!("Controller {}", state.node), here(state)]);
     facts.add_row(["Why".to_owned(), state.why.clone()]);
-    if !state.blockers.is_empty() {
+    if !state.blockers.is_empty() && !owns(state) {
         facts.add_row(["Can't take over".to_owned(), state.blockers.join("; ")]);
     }
     match &state.peer {
@@ -58,10 +60,15 @@ fn here(state: &StateReport) -> String {
         duration(state.since_ms),
         state.epoch
     );
-    if state.eligible {
+    if state.eligible && !owns(state) {
         words.push_str(", can take over");
     }
     words
+}
+
+/// There is nothing to take over for this controller.
+fn owns(state: &StateReport) -> bool {
+    matches!(state.status, Status::Master | Status::Single)
 }
 
 fn there(peer: &PeerReport) -> String {
@@ -170,10 +177,12 @@ fn links(state: &StateReport, terminal: Terminal) -> Option<String> {
 
 /// Arbiters, and disks that aren't what they should be.
 fn disks(state: &StateReport, terminal: Terminal) -> Option<String> {
-    let odd = |disk: &&DiskReport| !matches!(disk.owner.as_str(), "ours" | "peer");
-    let arbiters = state.disk_list.iter().filter(|disk| disk.arbiter);
-    let others = state.disk_list.iter().filter(|disk| !disk.arbiter);
-    let shown: Vec<&DiskReport> = arbiters.chain(others.filter(odd)).collect();
+    let mut shown: Vec<&DiskReport> = state
+        .disk_list
+        .iter()
+        .filter(|disk| disk.arbiter || gravity(disk) > 0)
+        .collect();
+    shown.sort_by_key(|disk| (!disk.arbiter, Reverse(gravity(disk))));
     if shown.is_empty() {
         return None;
     }
@@ -197,6 +206,16 @@ fn disks(state: &StateReport, terminal: Terminal) -> Option<String> {
         ));
     }
     Some(text)
+}
+
+/// How much a disk's owner deserves a look.
+fn gravity(disk: &DiskReport) -> u8 {
+    match disk.owner.as_str() {
+        "ours" | "peer" => 0,
+        "free" => 1,
+        "unreadable" | "unknown" => 2,
+        _ => 3,
+    }
 }
 
 fn evidence(state: &StateReport, terminal: Terminal) -> Option<String> {

@@ -63,11 +63,17 @@ impl Method {
         METHODS.iter().find(|method| method.name == name)
     }
 
+    /// The documentation as one paragraph.
+    pub fn text(&self) -> String {
+        let words: Vec<&str> = self.doc.split_whitespace().collect();
+        words.join(" ")
+    }
+
     /// First sentence of the documentation, without its full stop.
-    pub fn summary(&self) -> &'static str {
-        let doc = self.doc.trim();
-        let end = doc.find(". ").or_else(|| doc.find(".\n"));
-        doc[..end.unwrap_or(doc.len())].trim_end_matches('.')
+    pub fn summary(&self) -> String {
+        let mut text = self.text();
+        text.truncate(text.find(". ").unwrap_or(text.len()));
+        text.trim_end_matches('.').to_owned()
     }
 
     /// `failover.update(failover_update)`; what may be left out stands in brackets.
@@ -98,7 +104,7 @@ impl Method {
             })
             .collect();
         json!({
-            "description": self.doc.trim(),
+            "description": self.text(),
             "cli_description": self.summary(),
             "accepts": accepts,
             "returns": [(self.result)().schema()],

@@ -127,7 +127,7 @@ impl Param for FailoverUpdate {
     }
 
     fn shape() -> Shape {
-        Shape::of::<FailoverUpdate>()
+        Shape::of::<FailoverUpdate>().without_null()
     }
 }
 
@@ -207,6 +207,6 @@ impl Param for SessionOptionsChange {
     }
 
     fn shape() -> Shape {
-        Shape::of::<SessionOptionsChange>()
+        Shape::of::<SessionOptionsChange>().without_null()
     }
 }

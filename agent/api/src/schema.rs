@@ -56,6 +56,23 @@ impl Shape {
         shape
     }
 
+    /// The same object, whose keys may be left out but not be null.
+    pub fn without_null(self) -> Shape {
+        match self {
+            Shape::Struct { name, fields } => Shape::Struct {
+                name,
+                fields: fields
+                    .into_iter()
+                    .map(|(field, shape)| match shape {
+                        Shape::Optional(inner) => (field, *inner),
+                        other => (field, other),
+                    })
+                    .collect(),
+            },
+            other => other,
+        }
+    }
+
     /// The same as JSON schema.
     pub fn schema(&self) -> Value {
         match self {

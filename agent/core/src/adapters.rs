@@ -54,8 +54,10 @@ pub trait Pools: Send + Sync {
     /// Reads ahead what an import will need; a hint that the import must not trust.
     fn prescan(&self, pool: PoolId) -> Result<(), Failure>;
 
-    /// Imports `pool`, given that only `won` disks are ours: refused if it needs another. Drops every buffered or
-    /// pre-scanned block first and reads again.
+    /// Drops every block of `pool` that was read or buffered before now: the old owner may have written since.
+    fn discard(&self, pool: PoolId) -> Result<(), Failure>;
+
+    /// Imports `pool`, given that only `won` disks are ours: refused if it needs another.
     fn import(&self, pool: PoolId, won: &[DiskId]) -> Result<Change, Failure>;
 
     /// Exports `pool`: when it returns `Ok`, nothing of it is dirty and nothing here can write to it.

@@ -74,6 +74,7 @@ pub struct Controller {
     pub(crate) arbiters_acked: u32,
     pub(crate) random: u64,
     pub(crate) out: Vec<Action>,
+    pub(crate) journal_again_at: Instant,
     answer_stranger: bool,
     stranger_answered: Instant,
     beat_sent: Instant,
@@ -169,6 +170,7 @@ impl Controller {
             arbiters_acked: acked,
             random: config.seed | 1,
             out: Vec::new(),
+            journal_again_at: now,
             answer_stranger: false,
             stranger_answered: now,
             beat_sent: now,
@@ -243,7 +245,11 @@ impl Controller {
             } => self.beat_came(now, link, received, &beat),
             Event::Done { op, outcome } => self.work_ended(now, op, outcome),
             Event::Command { request, command } => self.command(now, request, command),
-            Event::Lan { up } => self.lan_up = up,
+            Event::Lan { up } => {
+                self.lan_up = up;
+                // A switch that was away may have forgotten where the addresses live.
+                self.owner.announce_anew(now);
+            }
             Event::Link { link, up } => {
                 if let Some(link) = self.peer.links.get_mut(usize::from(link.0)) {
                     link.up = up;
@@ -461,7 +467,7 @@ impl Controller {
     fn role(&self) -> Role {
         match self.state {
             State::Starting => Role::Starting,
-            State::Electing | State::Yielding | State::Reverting => Role::Electing,
+            State::Electing | State::Yielding => Role::Electing,
             State::Standby => Role::Standby,
             State::Surveying | State::FencingArbiters => Role::Fencing,
             State::FencingRest | State::Importing | State::StartingServices | State::Announcing => {
@@ -472,7 +478,8 @@ impl Controller {
             State::RemovingVips
             | State::StoppingServices
             | State::Exporting
-            | State::WritingHandover => Role::Resigning,
+            | State::WritingHandover
+            | State::Reverting => Role::Resigning,
             State::HandedOver => Role::HandingOver,
             State::Adopting | State::Restarting => Role::Restarting,
             State::Stopping => Role::Stopping,
@@ -603,6 +610,9 @@ impl Controller {
                 Wants::PeerServes | Wants::PeerServesThen(_) => peer_serves,
                 Wants::WeServe => self.state == State::Active,
             };
+            if request.wants == Wants::WeServe && (done || now >= request.until) {
+                self.force = None;
+            }
             if done {
                 match request.wants {
                     Wants::PeerServesThen(change) => self.set(now, Some(request.id), change),

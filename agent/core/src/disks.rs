@@ -255,14 +255,22 @@ impl Disks {
         }
     }
 
-    /// The latest moment for which `at` tells of a majority that it came at that moment or later.
+    /// The latest moment at or after which, as `at` tells, a majority of the jury comes.
     pub fn majority_time(&self, at: impl Fn(&Disk) -> Option<Instant>) -> Option<Instant> {
-        let mut moments: Vec<Instant> = self.all.values().filter_map(&at).collect();
+        let by = |moment: Instant| self.verdict(|disk| at(disk).map(|at| at >= moment));
+        self.moments(&at).find(|moment| by(*moment) == Verdict::Yes)
+    }
+
+    /// The latest moment at or after which, as `at` tells, more than half of all disks come.
+    pub fn majority_time_of_all(&self, at: impl Fn(&Disk) -> Option<Instant>) -> Option<Instant> {
+        self.moments(&at).nth(self.all.len() / 2)
+    }
+
+    /// Moments of all disks, the latest first.
+    fn moments(&self, at: impl Fn(&Disk) -> Option<Instant>) -> impl Iterator<Item = Instant> {
+        let mut moments: Vec<Instant> = self.all.values().filter_map(at).collect();
         moments.sort_unstable();
-        moments.dedup();
-        let by =
-            |moment: Instant| self.verdict(|disk| at(disk).map(|at| at >= moment)) == Verdict::Yes;
-        moments.into_iter().rev().find(|moment| by(*moment))
+        moments.into_iter().rev()
     }
 
     /// Keys of our pair in a disk's last look.

@@ -70,6 +70,9 @@ impl Job {
     }
 }
 
+/// Pause after a failed record before the next is tried.
+const JOURNAL_PAUSE: std::time::Duration = ms(1000);
+
 impl Controller {
     // ---- work ----------------------------------------------------------------------------------------------
 
@@ -122,6 +125,21 @@ impl Controller {
             .any(|pending| pending.job == *job && !pending.overdue)
     }
 
+    /// Whether work is in flight and not overdue.
+    pub(crate) fn is_in_time(&self, op: OpId) -> bool {
+        self.ops.get(&op).is_some_and(|pending| !pending.overdue)
+    }
+
+    /// Whether a record may be asked for: it isn't in flight, and none failed a moment ago.
+    pub(crate) fn journal_is_free(&mut self, now: Instant, job: &Job) -> bool {
+        if now < self.journal_again_at {
+            let at = self.journal_again_at;
+            self.wake_at(at, "journal");
+            return false;
+        }
+        !self.running(job)
+    }
+
     pub(crate) fn work_ended(&mut self, now: Instant, op: OpId, outcome: Outcome) {
         // An answer to work that nobody asked for in this run, or a second answer, changes nothing.
         let Some(pending) = self.ops.remove(&op) else {
@@ -135,14 +153,14 @@ impl Controller {
             disk.busy = None;
         }
         if pending.overdue {
-            self.late(now, pending.job, outcome);
+            self.late(pending.job, outcome);
         } else {
             self.ended(now, pending.job, pending.asked, outcome);
         }
     }
 
     /// Work that had been given up answers after all.
-    fn late(&mut self, now: Instant, job: Job, outcome: Outcome) {
+    fn late(&mut self, job: Job, outcome: Outcome) {
         match job {
             // A late success of a taker that has yielded is undone by unregistering (protocol.md section 2).
             Job::Take(id, key) | Job::Answer(id, key) => {
@@ -163,6 +181,10 @@ impl Controller {
                     disk.ours = Some(key);
                 }
             }
+            Job::RecordIncarnation if outcome == Outcome::Ok => {
+                self.start.incarnation_durable = true
+            }
+            // Everything else was counted as failed; a late answer must not be taken for that of a later attempt.
             Job::Look(_)
             | Job::Leave(_)
             | Job::Expel(_)
@@ -179,7 +201,7 @@ impl Controller {
             | Job::StopServices
             | Job::AddVips
             | Job::RemoveVips
-            | Job::Announce => self.ended(now, job, now, outcome),
+            | Job::Announce => {}
         }
     }
 
@@ -286,6 +308,7 @@ impl Controller {
                 | Job::Remember,
                 Outcome::Failed(why),
             ) => {
+                self.journal_again_at = now + JOURNAL_PAUSE;
                 self.notice(
                     "JOURNAL_FAILED",
                     Severity::Alarm,

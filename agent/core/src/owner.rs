@@ -11,6 +11,7 @@ use crate::ops::Job;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use std::time::Duration;
 
 /// Failed operations in a row after which an arbiter is replaced.
 const ARBITER_FAILURES: u32 = 3;
@@ -20,6 +21,10 @@ const REPAIR_PAUSE_MS: u64 = 1000;
 const RESTART_CONFIRM_MS: u64 = 1000;
 /// Time between lengthening the lease and ending: the kernel's refusal would come in between.
 const RESTART_EXIT_MS: u64 = 20;
+/// Announcements after the first one, and after each change of the clients' network.
+pub(crate) const ANNOUNCEMENTS: u8 = 4;
+/// Renewals that would gain less are not worth a message to the kernel.
+const RENEWAL: Duration = ms(10);
 /// Time without carrier on the clients' network after which the owner hands over to a peer that has one.
 const LAN_DOWN_MS: u64 = 500;
 
@@ -95,6 +100,12 @@ impl Owner {
         self.won(now);
     }
 
+    /// Announces the addresses several times more.
+    pub(crate) fn announce_anew(&mut self, now: Instant) {
+        self.announcements_left = ANNOUNCEMENTS;
+        self.announce_at = now;
+    }
+
     pub(crate) fn set_phase(&mut self, now: Instant, phase: Phase) {
         if self.phase != phase {
             self.phase = phase;
@@ -157,7 +168,9 @@ impl Controller {
             true => Some(false),
             false => disk.ours.map(|_| true),
         };
-        if self.disks.verdict(ours) == Verdict::No {
+        // Both juries count: a taker that couldn't read the arbiters won by more than half of all disks.
+        if self.disks.verdict(ours) == Verdict::No || self.disks.verdict_of_all(ours) == Verdict::No
+        {
             return self.lost_majority(now, edge);
         }
         let seen = self
@@ -166,6 +179,9 @@ impl Controller {
             .unwrap_or(self.owner.since)
             .max(self.owner.since);
         let limit = seen + ms(self.config.timing.disk_lost_ms);
+        if self.disks.all.is_empty() {
+            return false;
+        }
         self.wake_at(limit, "disks lost");
         if now >= limit {
             self.halt(now, edge, HaltReason::DisksLost);
@@ -285,8 +301,7 @@ impl Controller {
     /// One roll on each arbiter; on every disk while the links are silent, for a taker that can't read the arbiters.
     pub(crate) fn roll_all(&mut self, now: Instant) {
         self.owner.beat = (self.owner.beat + 1) & 0xfff;
-        let wide =
-            !self.disks.arbiters_held() || !self.peer.alive(now, ms(self.config.timing.dead_ms));
+        let wide = self.rolls_wide(now);
         let to = self.key(self.owner.phase, self.epoch);
         let ids: Vec<DiskId> = match wide && self.state != State::FencingRest {
             true => self.disks.all.keys().copied().collect(),
@@ -308,6 +323,16 @@ impl Controller {
             }
             self.run_disk(now, Job::Roll(id, to), DiskWork::Roll { from, to });
         }
+    }
+
+    /// Without a fresh echo every disk is rolled: a taker that can't read the arbiters judges by all disks.
+    fn rolls_wide(&self, now: Instant) -> bool {
+        let after = ms(self.config.timing.roll_after_ms);
+        let echoed = self
+            .peer
+            .echo_received
+            .is_some_and(|at| now.since(at) < after);
+        !echoed || !self.disks.arbiters_held()
     }
 
     pub(crate) fn roll_ended(
@@ -435,8 +460,12 @@ impl Controller {
 
     /// End of the lease that the newest proof allows: an echo of our beat, or a roll on a majority, each counted
     /// from when it was asked for.
-    pub(crate) fn lease_end(&self) -> Option<Instant> {
+    pub(crate) fn lease_end(&self, now: Instant) -> Option<Instant> {
         let timing = &self.config.timing;
+        if self.disks.all.is_empty() {
+            // Nobody to prove anything to: a single controller without shared disks.
+            return (!self.config.has_peer).then_some(now + ms(timing.vip_lease_ms));
+        }
         let standby = self
             .peer
             .beat
@@ -444,9 +473,11 @@ impl Controller {
             .is_some_and(|beat| !beat.role.owns() && beat.role != Role::Fencing);
         let echo = self.peer.echo_proof.filter(|_| standby);
         let alive = echo.is_some_and(|at| at > self.owner.since);
-        let rolled = self
-            .disks
-            .majority_time(|disk| disk.rolled_at.filter(|_| !disk.lost));
+        let at = |disk: &Disk| disk.rolled_at.filter(|_| !disk.lost);
+        let mut rolled = self.disks.majority_time(at);
+        if self.rolls_wide(now) {
+            rolled = rolled.min(self.disks.majority_time_of_all(at));
+        }
         let proof = if alive { rolled.max(echo) } else { rolled }?;
         let slow = self.owner.phase == Phase::OwnerSlow && self.phase_is_written();
         let validity = if slow {
@@ -458,14 +489,18 @@ impl Controller {
     }
 
     fn renew_lease(&mut self, now: Instant) {
-        if self.state != State::Active {
+        let restarts = self.state == State::Restarting && self.owner.restart_exit.is_none();
+        if self.state != State::Active && !restarts {
             return;
         }
-        let Some(until) = self.lease_end() else {
+        if self.disks.all.is_empty() {
+            self.wake_at(now + ms(self.config.timing.vip_lease_ms / 4), "lease");
+        }
+        let Some(until) = self.lease_end(now) else {
             return;
         };
         let old = self.owner.lease_until;
-        if until <= now || old.is_some_and(|old| until <= old) {
+        if until <= now || old.is_some_and(|old| until < old + RENEWAL) {
             return;
         }
         let lives = old.is_some_and(|old| now < old);
@@ -483,7 +518,7 @@ impl Controller {
         }
         let until = now + ms(self.config.timing.vip_lease_ms);
         let until = self
-            .lease_end()
+            .lease_end(now)
             .map_or(until, |end| end.min(until))
             .max(now);
         self.owner.lease_until = Some(until);
@@ -522,6 +557,16 @@ impl Controller {
     fn replace_arbiter(&mut self, now: Instant) {
         if self.state != State::Active {
             return;
+        }
+        if self.arbiters_acked < self.disks.arbiters.version
+            && self.journal_is_free(now, &Job::RecordArbiters)
+        {
+            let list = self.disks.arbiters.clone();
+            self.run(
+                now,
+                Job::RecordArbiters,
+                Work::Record(Entry::Arbiters(list)),
+            );
         }
         let list = &self.disks.arbiters;
         if !list.previous.is_empty() {

@@ -1,9 +1,9 @@
 //! Carries out work with the adapters: the only place that calls them, used by the daemon and by the simulator.
 
 use crate::action::{Outcome, Work};
-use crate::adapters::{Adapters, Change, Failure, Fence};
+use crate::adapters::{Adapters, Change, Failure, Fence, Pools};
 use crate::disk_work::{DiskOutcome, DiskStep, DiskTask, DiskWork};
-use crate::ids::DiskId;
+use crate::ids::{DiskId, PoolId};
 use std::time::Duration;
 
 /// Carries out disk work, command after command, each with `deadline`.
@@ -32,13 +32,21 @@ pub fn perform(work: &Work, adapters: &Adapters<'_>) -> Outcome {
         Work::Record(entry) => unit(adapters.journal.record(entry)),
         Work::Remember(owner) => unit(adapters.journal.remember(owner.as_ref())),
         Work::Prescan(pool) => unit(adapters.pools.prescan(*pool)),
-        Work::Import { pool, won } => change(adapters.pools.import(*pool, won)),
+        Work::Import { pool, won } => import(*pool, won, adapters.pools),
         Work::Export(pool) => change(adapters.pools.export(*pool)),
         Work::StartServices => change(adapters.services.start()),
         Work::StopServices => change(adapters.services.stop()),
         Work::AddVips => change(adapters.vips.add()),
         Work::RemoveVips => change(adapters.vips.remove()),
         Work::AnnounceVips => unit(adapters.vips.announce()),
+    }
+}
+
+/// What a pre-scan read is only a hint: the import reads again after the last disk was fenced.
+fn import(pool: PoolId, won: &[DiskId], pools: &dyn Pools) -> Outcome {
+    match pools.discard(pool) {
+        Ok(()) => change(pools.import(pool, won)),
+        Err(failure) => Outcome::Failed(failure.0),
     }
 }
 

@@ -53,7 +53,7 @@ impl Controller {
     /// Keeps the next epoch durable, so that nothing on a takeover's path waits for a flush.
     pub(crate) fn reserve_epoch(&mut self, now: Instant) {
         let wanted = self.seen.max(self.epoch).next();
-        if self.reserved < wanted && !self.running(&Job::RecordEpoch(wanted)) {
+        if self.reserved < wanted && self.journal_is_free(now, &Job::RecordEpoch(wanted)) {
             self.run(
                 now,
                 Job::RecordEpoch(wanted),

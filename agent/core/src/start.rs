@@ -56,12 +56,11 @@ impl Controller {
         if !self.start.asked {
             self.start.asked = true;
             self.out.push(Action::Lease(Lease::End));
-            self.run(
-                now,
-                Job::RecordIncarnation,
-                Work::Record(Entry::Incarnation(self.incarnation)),
-            );
             self.clean(now);
+        }
+        if !self.start.incarnation_durable && self.journal_is_free(now, &Job::RecordIncarnation) {
+            let entry = Entry::Incarnation(self.incarnation);
+            self.run(now, Job::RecordIncarnation, Work::Record(entry));
         }
         if let Some(at) = self.start.again_at {
             if now < at {
@@ -138,7 +137,7 @@ impl Controller {
             fresh.then(|| {
                 self.disks
                     .holder(disk)
-                    .is_some_and(|key| key.same_run(record.key) && key.epoch == record.key.epoch)
+                    .is_some_and(|key| key.same_run(record.key))
             })
         };
         match self.disks.verdict(ours) {

@@ -126,10 +126,15 @@ impl Takeover {
 impl Controller {
     /// Begins a takeover.
     pub(crate) fn take_over(&mut self, now: Instant, edge: Edge, kind: Kind) {
+        let moved = self.disks.arbiter_ids().into_iter();
+        let moved = moved
+            .filter_map(|id| self.disks.all.get(&id)?.unchanged_since)
+            .max();
         let life = self
             .peer
             .heard
             .max(self.peer.echo_sent)
+            .max(moved)
             .unwrap_or(self.started);
         self.takeover = Takeover {
             kind,
@@ -272,6 +277,9 @@ impl Controller {
                     break;
                 }
                 Some(Try::Failed) => {}
+                None if self.is_stuck(*id) => {
+                    self.takeover.tries.insert(*id, Try::Failed);
+                }
                 None if self.is_readable(*id) => {
                     self.try_disk(now, *id);
                     // Still busy with an earlier look: its answer comes first.
@@ -281,7 +289,10 @@ impl Controller {
                 None => {}
             }
         }
+        let limit = self.since + ms(4 * self.config.timing.abort_ms);
+        self.wake_at(limit, "fence the arbiters");
         match leader {
+            _ if now >= limit => self.yield_all(now, states::RACE_LOST),
             Some(Try::Taken) => self.take_arbiters(now, &arbiters),
             Some(Try::Taking | Try::Looking) => {}
             Some(Try::Lost) => self.yield_all(now, states::RACE_LOST),
@@ -293,7 +304,12 @@ impl Controller {
     fn take_arbiters(&mut self, now: Instant, arbiters: &[DiskId]) {
         for id in arbiters {
             if !self.takeover.tries.contains_key(id) {
-                self.try_disk(now, *id);
+                match self.is_stuck(*id) {
+                    true => {
+                        self.takeover.tries.insert(*id, Try::Failed);
+                    }
+                    false => self.try_disk(now, *id),
+                }
             }
         }
         let tried = |id: &DiskId| self.takeover.tries.get(id).copied();
@@ -332,6 +348,14 @@ impl Controller {
                 Some(Try::Lost) => Some(false),
                 Some(Try::Failed | Try::Looking | Try::Taking) | None => None,
             })
+    }
+
+    /// Earlier work on the disk is overdue, or a key of ours that must come off is still there.
+    fn is_stuck(&self, id: DiskId) -> bool {
+        let Some(disk) = self.disks.all.get(&id) else {
+            return true;
+        };
+        disk.owed.is_some() || disk.busy.is_some_and(|op| !self.is_in_time(op))
     }
 
     fn is_readable(&self, id: DiskId) -> bool {
@@ -387,7 +411,8 @@ impl Controller {
             });
         if self.disks.has_stranger(disk) || !surveyed.wero || newer {
             let name = disk.name.clone();
-            self.takeover.tries.insert(id, Try::Lost);
+            let end = if newer { Try::Lost } else { Try::Failed };
+            self.takeover.tries.insert(id, end);
             let what = if newer {
                 "a key of a newer takeover"
             } else {
@@ -745,7 +770,7 @@ impl Controller {
             self.wake_at(from, "the old lease");
             return;
         }
-        let Some(until) = self.lease_end().filter(|until| *until > now) else {
+        let Some(until) = self.lease_end(now).filter(|until| *until > now) else {
             self.owner.roll_now = true;
             return;
         };
@@ -770,8 +795,8 @@ impl Controller {
             self.import_failed_until = None;
             self.handover.reverted = self.handover.reverting;
             self.handover.reverting = false;
-            self.owner.announcements_left = 4;
-            self.owner.announce_at = now + ms(self.config.timing.announce_ms);
+            self.owner
+                .announce_anew(now + ms(self.config.timing.announce_ms));
             self.go(now, states::SERVING);
             self.remember(now, true);
         }

@@ -179,7 +179,13 @@ mod tests {
         let told: Vec<_> = told.iter().map(|(n, up)| (n.as_str(), *up)).collect();
         assert_eq!(
             told,
-            [("a", true), ("b", false), ("b", true), ("b", false), ("a", false)]
+            [
+                ("a", true),
+                ("b", false),
+                ("b", true),
+                ("b", false),
+                ("a", false)
+            ]
         );
     }
 }

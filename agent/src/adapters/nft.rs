@@ -565,10 +565,7 @@ mod tests {
         let all: Vec<_> = messages(&batch.bytes)
             .map(|m| (m.kind, m.sequence))
             .collect();
-        assert_eq!(
-            all,
-            [(BATCH_BEGIN, 40), (DELSETELEM, 41), (BATCH_END, 42)]
-        );
+        assert_eq!(all, [(BATCH_BEGIN, 40), (DELSETELEM, 41), (BATCH_END, 42)]);
         assert_eq!(batch.step_of(41), Some(batch.last_step()));
         assert_eq!((batch.step_of(39), batch.step_of(43)), (None, None));
     }

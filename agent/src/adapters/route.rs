@@ -173,7 +173,10 @@ fn encode(request: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
 }
 
 /// The attributes of a message after its family header; stops at the first malformed one.
-fn attributes<'a>(message: &Message<'a>, header_len: usize) -> impl Iterator<Item = (u16, &'a [u8])> {
+fn attributes<'a>(
+    message: &Message<'a>,
+    header_len: usize,
+) -> impl Iterator<Item = (u16, &'a [u8])> {
     let mut rest = message
         .bytes
         .get(HEADER_LEN + header_len..)

@@ -97,7 +97,11 @@ impl KernelVips {
             .cloned()
             .collect();
         let removed = take_off(&gone)?;
-        let added = if on { put_on(&vips)? } else { Change::AlreadySo };
+        let added = if on {
+            put_on(&vips)?
+        } else {
+            Change::AlreadySo
+        };
         *list = vips;
         Ok(either(removed, added))
     }
@@ -155,7 +159,9 @@ impl KernelVips {
             return Ok(()); // no neighbours
         }
         let mac = interface.mac.ok_or_else(|| {
-            format!("{vip}: not announced, the interface is not Ethernet; neighbours learn by asking")
+            format!(
+                "{vip}: not announced, the interface is not Ethernet; neighbours learn by asking"
+            )
         })?;
         let frames = match vip.address {
             IpAddr::V4(address) => vec![
@@ -340,7 +346,10 @@ fn same_network(vip: &Vip, held: &Held) -> bool {
 /// Most distributions set it; where it can't be written, a list that shrinks may take its neighbours along.
 fn keep_secondaries(vip: &Vip) {
     if vip.address.is_ipv4() && vip.prefix < 32 {
-        let setting = format!("/proc/sys/net/ipv4/conf/{}/promote_secondaries", vip.interface);
+        let setting = format!(
+            "/proc/sys/net/ipv4/conf/{}/promote_secondaries",
+            vip.interface
+        );
         let _ = std::fs::write(setting, "1");
     }
 }

@@ -109,6 +109,11 @@ impl Session {
         self.memory().subscriptions.len()
     }
 
+    /// Number of calls that were admitted and have not ended.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_subscribed(&self) -> bool {
         self.subscriptions() > 0
     }

@@ -146,10 +146,16 @@ fn renewed_then_left(vip: &'static str) {
     std::thread::sleep(ms(400));
     let (sent, answers) = asking.end();
     if lapsed_by_us {
-        skipped("lease", "this machine held the test up for longer than the lease");
+        skipped(
+            "lease",
+            "this machine held the test up for longer than the lease",
+        );
     } else {
         let last = *answers.last().expect("answers");
-        assert!(last >= until - LEASE, "answered at least until the last renewal");
+        assert!(
+            last >= until - LEASE,
+            "answered at least until the last renewal"
+        );
         // Slack of the protocol (50 ms) and one scheduling delay of the client.
         assert!(
             last <= until + ms(60),
@@ -172,16 +178,18 @@ fn renewed_then_left(vip: &'static str) {
 
 #[test]
 fn v4_answers_while_renewed_and_falls_silent_when_not() {
-    isolated("lease::v4_answers_while_renewed_and_falls_silent_when_not", || {
-        renewed_then_left(VIP4)
-    });
+    isolated(
+        "lease::v4_answers_while_renewed_and_falls_silent_when_not",
+        || renewed_then_left(VIP4),
+    );
 }
 
 #[test]
 fn v6_answers_while_renewed_and_falls_silent_when_not() {
-    isolated("lease::v6_answers_while_renewed_and_falls_silent_when_not", || {
-        renewed_then_left(VIP6)
-    });
+    isolated(
+        "lease::v6_answers_while_renewed_and_falls_silent_when_not",
+        || renewed_then_left(VIP6),
+    );
 }
 
 /// No packet is lost over a second of renewals: each question that was sent got its answer.
@@ -236,26 +244,29 @@ fn neighbours_get_no_answer_without_a_lease() {
 
 #[test]
 fn end_silences_at_once_and_a_grant_needs_no_old_lease() {
-    isolated("lease::end_silences_at_once_and_a_grant_needs_no_old_lease", || {
-        let client = client();
-        vips().add().expect("added");
-        let mut lease = lease();
-        let (stop, server) = echo(VIP4);
-        lease.grant(now(), now() + ms(5000)).expect("granted");
-        assert!(answered_once(&client, VIP4));
-        assert!(lease.end_of_lease().lives(now()));
-        lease.end().expect("ended");
-        assert!(!lease.end_of_lease().lives(now()));
-        assert!(!answered_once(&client, VIP4));
-        lease.renew(now(), now() + ms(5000)).expect_err("ended");
-        lease.grant(now(), now() + ms(5000)).expect("granted");
-        lease.grant(now(), now() + ms(100)).expect("shortened");
-        std::thread::sleep(ms(200));
-        assert!(!answered_once(&client, VIP4), "the shorter one counts");
-        lease.end().expect("nothing to end");
-        stop.store(true, Ordering::Relaxed);
-        server.join().expect("the server");
-    });
+    isolated(
+        "lease::end_silences_at_once_and_a_grant_needs_no_old_lease",
+        || {
+            let client = client();
+            vips().add().expect("added");
+            let mut lease = lease();
+            let (stop, server) = echo(VIP4);
+            lease.grant(now(), now() + ms(5000)).expect("granted");
+            assert!(answered_once(&client, VIP4));
+            assert!(lease.end_of_lease().lives(now()));
+            lease.end().expect("ended");
+            assert!(!lease.end_of_lease().lives(now()));
+            assert!(!answered_once(&client, VIP4));
+            lease.renew(now(), now() + ms(5000)).expect_err("ended");
+            lease.grant(now(), now() + ms(5000)).expect("granted");
+            lease.grant(now(), now() + ms(100)).expect("shortened");
+            std::thread::sleep(ms(200));
+            assert!(!answered_once(&client, VIP4), "the shorter one counts");
+            lease.end().expect("nothing to end");
+            stop.store(true, Ordering::Relaxed);
+            server.join().expect("the server");
+        },
+    );
 }
 
 /// A time-out of less than a tick of the kernel would mean for ever.
@@ -269,7 +280,9 @@ fn a_lease_that_is_over_is_not_set() {
         }
         let past = now() - ms(50);
         lease.grant(past, past).expect_err("over");
-        lease.renew(now(), now() + ms(500)).expect_err("nothing was granted");
+        lease
+            .renew(now(), now() + ms(500))
+            .expect_err("nothing was granted");
     });
 }
 
@@ -298,13 +311,16 @@ fn a_restarted_daemon_adopts_a_living_lease() {
 
 #[test]
 fn a_lease_that_lapsed_before_the_restart_is_not_revived() {
-    isolated("lease::a_lease_that_lapsed_before_the_restart_is_not_revived", || {
-        let mut first = lease();
-        first.grant(now(), now() + ms(60)).expect("granted");
-        drop(first);
-        std::thread::sleep(ms(150));
-        lease().renew(now(), now() + LEASE).expect_err("lapsed");
-    });
+    isolated(
+        "lease::a_lease_that_lapsed_before_the_restart_is_not_revived",
+        || {
+            let mut first = lease();
+            first.grant(now(), now() + ms(60)).expect("granted");
+            drop(first);
+            std::thread::sleep(ms(150));
+            lease().renew(now(), now() + LEASE).expect_err("lapsed");
+        },
+    );
 }
 
 #[test]
@@ -320,7 +336,10 @@ fn a_foreign_flush_can_not_touch_owned_tables() {
         let mut batch = Batch::new();
         batch.delete_table(Family::Inet, TABLE);
         other.run(&mut batch).expect_err("not the owner");
-        if let Ok(output) = std::process::Command::new("nft").args(["flush", "ruleset"]).output() {
+        if let Ok(output) = std::process::Command::new("nft")
+            .args(["flush", "ruleset"])
+            .output()
+        {
             assert!(output.status.success());
         }
         lease.renew(now(), now() + ms(5000)).expect("still there");
@@ -338,8 +357,8 @@ fn a_flush_of_plain_tables_fails_closed() {
         let vips = vips();
         vips.add().expect("added");
         let (stop, server) = echo(VIP4);
-        let mut lease =
-            NftLease::open_with(&addresses(), Arc::new(BootClock), Protection::Plain).expect("set up");
+        let mut lease = NftLease::open_with(&addresses(), Arc::new(BootClock), Protection::Plain)
+            .expect("set up");
         lease.grant(now(), now() + ms(5000)).expect("granted");
         lease.renew(now(), now() + ms(5000)).expect("renewed");
         let mut other = NftSocket::open().expect("a socket");
@@ -347,9 +366,13 @@ fn a_flush_of_plain_tables_fails_closed() {
         batch.delete_table(Family::Inet, TABLE);
         batch.delete_table(Family::Arp, TABLE);
         other.run(&mut batch).expect("flushed");
-        let failed = lease.renew(now(), now() + ms(5000)).expect_err("the tables are gone");
+        let failed = lease
+            .renew(now(), now() + ms(5000))
+            .expect_err("the tables are gone");
         assert!(failed.0.contains("another program"), "{failed}");
-        lease.end().expect_err("nothing enforces the end: the addresses must come off");
+        lease
+            .end()
+            .expect_err("nothing enforces the end: the addresses must come off");
         // What the daemon does on such a failure:
         vips.remove().expect("removed");
         stop.store(true, Ordering::Relaxed);
@@ -379,11 +402,17 @@ fn the_list_of_addresses_changes_without_a_gap_for_those_that_stay() {
             ip("addr add 192.0.2.51/24 dev lan0");
             let mut lease = lease();
             let (stop, server) = echo("192.0.2.51");
-            assert!(answered_once(&client, "192.0.2.51"), "not a virtual address yet");
+            assert!(
+                answered_once(&client, "192.0.2.51"),
+                "not a virtual address yet"
+            );
             let mut more = addresses();
             more.push("192.0.2.51".parse().expect("an address"));
             lease.set_vips(&more).expect("changed");
-            assert!(!answered_once(&client, "192.0.2.51"), "now it needs a lease");
+            assert!(
+                !answered_once(&client, "192.0.2.51"),
+                "now it needs a lease"
+            );
             lease.set_vips(&addresses()).expect("changed back");
             assert!(answered_once(&client, "192.0.2.51"));
             stop.store(true, Ordering::Relaxed);
@@ -420,6 +449,10 @@ fn cost_of_a_renewal() {
             "renewal: p50 {} us, p99 {} us, max {} us",
             micros[1000], micros[1980], micros[1999]
         );
-        assert!(micros[1000] < 20_000, "half of the renewals took {} us", micros[1000]);
+        assert!(
+            micros[1000] < 20_000,
+            "half of the renewals took {} us",
+            micros[1000]
+        );
     });
 }

@@ -43,7 +43,10 @@ fn goals_are_reached_once_and_said_so() {
         assert_eq!(vips.present(), Ok(vec![]));
         let left = ip("addr show dev lan0");
         assert!(left.contains("192.0.2.1/24"), "own addresses stay: {left}");
-        assert!(left.contains("2001:db8::1/64"), "own addresses stay: {left}");
+        assert!(
+            left.contains("2001:db8::1/64"),
+            "own addresses stay: {left}"
+        );
     });
 }
 
@@ -63,8 +66,14 @@ fn usable_at_once_and_never_a_source_of_our_own() {
         // In a network where the interface has no address of its own, the route comes with the virtual address.
         assert!(ip("-4 route show").contains("198.51.100.0/24"));
         vips.remove().expect("removed");
-        assert!(ip("-4 route show").contains("192.0.2.0/24"), "our own route stays");
-        assert!(ip("-6 route show").contains("2001:db8::/64"), "our own route stays");
+        assert!(
+            ip("-4 route show").contains("192.0.2.0/24"),
+            "our own route stays"
+        );
+        assert!(
+            ip("-6 route show").contains("2001:db8::/64"),
+            "our own route stays"
+        );
     });
 }
 
@@ -97,24 +106,30 @@ fn a_shorter_list_takes_only_what_left() {
         let shown = ip("addr show dev lan0");
         assert!(!shown.contains("198.51.100.7"), "{shown}");
         assert!(shown.contains("198.51.100.8"), "{shown}");
-        assert_eq!(vips.change_to(list[1..].to_vec(), true), Ok(Change::AlreadySo));
+        assert_eq!(
+            vips.change_to(list[1..].to_vec(), true),
+            Ok(Change::AlreadySo)
+        );
         assert_eq!(vips.change_to(vec![], true), Ok(Change::Made));
     });
 }
 
 #[test]
 fn a_missing_interface_is_named_and_the_others_are_served() {
-    isolated("vips::a_missing_interface_is_named_and_the_others_are_served", || {
-        let _client = client();
-        let mut list = some();
-        list[0].interface = "lan7".to_owned();
-        let vips = KernelVips::new(list).expect("a good list");
-        let failed = vips.add().expect_err("no lan7");
-        assert!(failed.0.contains("192.0.2.50/24 on lan7"), "{failed}");
-        assert_eq!(vips.present().map(|present| present.len()), Ok(4));
-        let failed = vips.announce().expect_err("no lan7");
-        assert!(failed.0.contains("lan7"), "{failed}");
-    });
+    isolated(
+        "vips::a_missing_interface_is_named_and_the_others_are_served",
+        || {
+            let _client = client();
+            let mut list = some();
+            list[0].interface = "lan7".to_owned();
+            let vips = KernelVips::new(list).expect("a good list");
+            let failed = vips.add().expect_err("no lan7");
+            assert!(failed.0.contains("192.0.2.50/24 on lan7"), "{failed}");
+            assert_eq!(vips.present().map(|present| present.len()), Ok(4));
+            let failed = vips.announce().expect_err("no lan7");
+            assert!(failed.0.contains("lan7"), "{failed}");
+        },
+    );
 }
 
 /// The client believed in another owner; an announcement corrects it, for IPv4 and IPv6.
@@ -140,7 +155,10 @@ fn an_announcement_corrects_the_neighbours() {
             }
         }
         assert!(!table.contains("02:00:00:00:00:99"), "{table}");
-        assert!(table.contains("192.0.2.50 ") && table.contains("2001:db8::50 "), "{table}");
+        assert!(
+            table.contains("192.0.2.50 ") && table.contains("2001:db8::50 "),
+            "{table}"
+        );
     });
 }
 
@@ -206,7 +224,10 @@ fn cost_of_adding_and_announcing() {
             })
             .collect();
         micros.sort_unstable();
-        println!("5 addresses added and announced: p50 {} us, max {} us", micros[10], micros[19]);
+        println!(
+            "5 addresses added and announced: p50 {} us, max {} us",
+            micros[10], micros[19]
+        );
         assert!(micros[10] < 200_000, "{micros:?}");
     });
 }

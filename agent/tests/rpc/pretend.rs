@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 /// What becomes of commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(dead_code)]
 pub enum Temper {
     /// They are carried out at once.
     Obeys,

@@ -36,6 +36,7 @@ impl Process {
         let parent = getpid();
         let mut command = Command::new("/proc/self/exe");
         command
+            .arg0("failover-sim")
             .args(args)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
