@@ -1,9 +1,42 @@
-//! The daemon: starts the control thread, the lanes, the logger and the control socket, and ends them.
+//! The daemon: starts the control thread, the logger and the control socket, and ends them.
+//!
+//! ```text
+//!   run = start ─▶ instance ─▶ journal ─▶ socket ─▶ control thread ─▶ link watch     (first beat within milliseconds)
+//!         signals ─▶ Handle::stop, Handle::reload
+//!         join ─▶ control thread ended ─▶ control socket ─▶ logger ─▶ Exit
+//! ```
 
-use crate::config::{Config, ConfigErrors};
+use crate::adapters::link_watch::{LinkChange, LinkWatch};
+use crate::backoffice::Backoffice;
+use crate::config::{self, Config, ConfigErrors};
+use crate::control::{Control, Parts};
+use crate::history::Past;
+use crate::inbox::{self, Inbox, Input};
+use crate::instance::Instance;
+use crate::journal::FileJournal;
+use crate::lanes::{Lanes, Tools};
+use crate::links::{Inspector, LinkCounters, Links};
+use crate::logger::{self, Log};
+use crate::rpc::{self, Backend, Hub, Limits, Socket};
+use crate::signals;
+use failover_api::Severity;
 use failover_core::action::HaltReason;
 use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Vips, Watchdog};
-use std::sync::Arc;
+use failover_core::controller::Controller;
+use failover_core::ids::LinkId;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// Threads of the ordinary runtime; nothing that matters for a failover runs there.
+const WORKERS: usize = 2;
+/// Bound on what the ordinary runtime may still do when the daemon ends.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the daemon acts on. The shipped binary passes the real ones; tests and the demo replace some.
 pub struct DaemonAdapters {
@@ -40,7 +73,7 @@ pub enum Exit {
     Restart,
 }
 
-/// Why the daemon could not start.
+/// Why the daemon could not start, or ended without being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The configuration.
@@ -49,9 +82,316 @@ pub enum RunError {
     /// Anything else: a sentence with the place and the remedy.
     #[error("{0}")]
     Start(String),
+    /// The control thread panicked: a mistake of ours.
+    #[error(
+        "the control thread ended by a mistake of its own; see the log, and start the daemon again"
+    )]
+    Died,
+}
+
+impl From<Failure> for RunError {
+    fn from(failure: Failure) -> RunError {
+        RunError::Start(failure.0)
+    }
 }
 
 /// Runs until SIGTERM (or a command that ends it). Blocks the calling thread.
-pub fn run(_config: Config, _adapters: DaemonAdapters) -> Result<Exit, RunError> {
-    Err(RunError::Start("not written yet".to_owned()))
+pub fn run(config: Config, adapters: DaemonAdapters) -> Result<Exit, RunError> {
+    let running = start(config, adapters)?;
+    let handle = running.handle();
+    running.runtime.spawn(async move {
+        if let Err(error) = signals::serve(handle).await {
+            tracing::error!("signals can't be served: {error}");
+        }
+    });
+    signals::tell(&[sd_notify::NotifyState::Ready]);
+    running.join()
+}
+
+/// A daemon in this process; its signals are the caller's.
+pub struct Running {
+    control: JoinHandle<()>,
+    runtime: Runtime,
+    stop_rpc: watch::Sender<bool>,
+    rpc: tokio::task::JoinHandle<()>,
+    logger: JoinHandle<()>,
+    handle: Handle,
+    instance: Instance,
+}
+
+/// Steers a running daemon.
+#[derive(Clone)]
+pub struct Handle {
+    inbox: Inbox,
+    backoffice: Arc<Backoffice>,
+    counters: Vec<Arc<LinkCounters>>,
+    restart: Arc<AtomicBool>,
+    reconfigure: Option<Reconfigure>,
+    watch: Arc<Mutex<Option<LinkWatch>>>,
+    seed: u64,
+}
+
+/// Starts a daemon in this process.
+pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunError> {
+    let paths = config.paths.clone();
+    for folder in [&paths.state_dir, &paths.runtime_dir] {
+        make_folder(folder)?;
+    }
+    let instance = Instance::claim(&paths.runtime_dir)?;
+    let (journal, loaded) = FileJournal::open(&paths.state_dir, &paths.runtime_dir)?;
+    let past = Past::default();
+    let (log, logger) = logger::start(paths.state_dir.clone(), past.clone())
+        .map_err(|error| RunError::Start(format!("no thread for the log: {error}")))?;
+    for remark in loaded.remarks {
+        log.say("JOURNAL", Severity::Info, remark);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(4)
+        .thread_name("rpc")
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::Start(format!("no runtime for the control socket: {error}")))?;
+    let socket = {
+        let _inside = runtime.enter();
+        Socket::bind(&paths.socket).map_err(|error| RunError::Start(error.to_string()))?
+    };
+    let hub = Hub::new()
+        .map_err(|error| RunError::Start(format!("no way to tell subscribers: {error}")))?;
+    let hub = Arc::new(hub);
+    let (inbox, inputs) = inbox::inbox()
+        .map_err(|errno| RunError::Start(format!("no queue for the control thread: {errno}")))?;
+
+    let core = config.core();
+    let config = Arc::new(config);
+    let now = adapters.clock.now();
+    let inspector = config
+        .pair_key
+        .clone()
+        .map(|key| Inspector::new(key, config.node));
+    let links = Links::open(
+        &config.links,
+        inspector,
+        adapters.clock.clone(),
+        log.clone(),
+    );
+    let (controller, first) = Controller::new(now, core.clone(), loaded.restored);
+    let report = controller.report(now);
+    let backoffice = Backoffice::new(config.clone(), report, hub.clone(), inbox.clone(), past);
+    let backoffice = Arc::new(backoffice);
+    let handle = Handle {
+        inbox: inbox.clone(),
+        backoffice: backoffice.clone(),
+        counters: links.counters(),
+        restart: Arc::default(),
+        reconfigure: adapters.reconfigure.clone(),
+        watch: Arc::default(),
+        seed: core.seed,
+    };
+    let tools = Tools::new(&adapters, Arc::new(journal));
+    let lanes = Lanes::new(tools, inbox, &core.timing);
+    let parts = Parts {
+        controller,
+        links,
+        lanes,
+        inputs,
+        log: log.clone(),
+        backoffice: backoffice.clone(),
+    };
+    let control = Control::new(parts, adapters);
+    let control = std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || control.run(first))
+        .map_err(|error| RunError::Start(format!("no control thread: {error}")))?;
+    let (stop_rpc, stopped) = watch::channel(false);
+    let rpc = runtime.spawn(serve_rpc(socket, backoffice, hub, stopped));
+    handle.watch_links(&config, &log);
+    Ok(Running {
+        control,
+        runtime,
+        stop_rpc,
+        rpc,
+        logger,
+        handle,
+        instance,
+    })
+}
+
+async fn serve_rpc(
+    socket: Socket,
+    backoffice: Arc<Backoffice>,
+    hub: Arc<Hub>,
+    stopped: watch::Receiver<bool>,
+) {
+    let mut stopped = stopped;
+    let stop = async move {
+        // A dropped sender is an end too.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    let served = rpc::serve(socket, hub, backoffice, Limits::default(), stop).await;
+    if let Err(error) = served {
+        tracing::error!("the control socket is not served any more: {error}");
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<(), RunError> {
+    std::fs::create_dir_all(folder).map_err(|error| {
+        RunError::Start(format!(
+            "{}: can't be made: {error}; make it, or name another one in `paths`",
+            folder.display()
+        ))
+    })
+}
+
+impl Running {
+    /// For signals, tests and the demo.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until it ends.
+    pub fn join(self) -> Result<Exit, RunError> {
+        let ended = self.control.join();
+        let restart = self.handle.restart.load(Ordering::Acquire);
+        *self.handle.watched() = None;
+        // Who listens may lag: bounded, and nothing of the pair depends on it.
+        let _ = self.stop_rpc.send(true);
+        let rpc = self.rpc;
+        self.runtime.block_on(async {
+            let _ = tokio::time::timeout(FAREWELL, rpc).await;
+        });
+        self.runtime.shutdown_timeout(FAREWELL);
+        // The control thread's end of the log is closed: what is left is written.
+        let _ = self.logger.join();
+        drop(self.instance);
+        match ended {
+            Ok(()) if restart => Ok(Exit::Restart),
+            Ok(()) => Ok(Exit::Stopped),
+            Err(_) => Err(RunError::Died),
+        }
+    }
+}
+
+impl Handle {
+    /// Ends the daemon; with `restart` it comes back at once, and everything stays as it is.
+    pub fn stop(&self, restart: bool) {
+        self.restart.store(restart, Ordering::Release);
+        self.inbox.put(Input::Stop { restart });
+    }
+
+    /// What the control socket sees and commands.
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        self.backoffice.clone()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.backoffice.config()
+    }
+
+    /// Counts of each heartbeat link.
+    pub fn counters(&self) -> &[Arc<LinkCounters>] {
+        &self.counters
+    }
+
+    /// Reads the configuration again and applies what differs; answers with the keys that changed. Nothing is
+    /// applied if anything in it can't be.
+    pub fn reload(&self) -> Result<Vec<String>, String> {
+        let old = self.config();
+        let mut new = Config::load(&old.file).map_err(|errors| errors.to_string())?;
+        new.seed = self.seed;
+        let difference = config::difference(&old, &new).map_err(|refused| refused.to_string())?;
+        if difference.changed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let new = Arc::new(new);
+        if difference.vips {
+            self.change_vips(&old, &new)?;
+        }
+        self.backoffice.set_config(new.clone());
+        self.inbox.put(Input::Reconfigure(Box::new(new.core())));
+        if difference.interfaces {
+            self.watch_links_or_tell(&new);
+        }
+        Ok(difference.changed)
+    }
+
+    fn change_vips(&self, old: &Arc<Config>, new: &Arc<Config>) -> Result<(), String> {
+        let Some(reconfigure) = self.reconfigure.clone() else {
+            return Err("vips can't be changed at run time here; restart the daemon".to_owned());
+        };
+        let (old, new) = (old.clone(), new.clone());
+        let shown_on = self.backoffice.report().vips_on;
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        self.inbox.put(Input::OnVipLane(Box::new(move |on| {
+            // Who asked may have given up.
+            let _ = answer.try_send(reconfigure(&old, &new, on || shown_on));
+        })));
+        let patience = Duration::from_millis(self.config().timing.vips_ms) + FAREWELL;
+        match answered.recv_timeout(patience) {
+            Ok(result) => result.map_err(|failure| failure.0),
+            Err(_) => Err("the virtual addresses were not changed in time".to_owned()),
+        }
+    }
+
+    fn watched(&self) -> std::sync::MutexGuard<'_, Option<LinkWatch>> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch_links(&self, config: &Config, log: &Log) {
+        if let Err(failure) = self.start_watch(config) {
+            let text = format!("{failure}; carriers count as up");
+            log.say("LINK_WATCH", Severity::Warning, text);
+        }
+    }
+
+    fn watch_links_or_tell(&self, config: &Config) {
+        if let Err(failure) = self.start_watch(config) {
+            tracing::warn!("{failure}; carriers count as up");
+        }
+    }
+
+    /// Watches the carriers of the clients' network and of the heartbeat links that name their interface.
+    fn start_watch(&self, config: &Config) -> Result<(), Failure> {
+        let mut lan: BTreeMap<String, bool> = BTreeMap::new();
+        for name in &config.critical_interfaces {
+            lan.insert(name.clone(), false);
+        }
+        let links: Vec<(LinkId, String)> = (0..)
+            .map(LinkId)
+            .zip(&config.links)
+            .filter_map(|(number, link)| Some((number, link.interface.clone()?)))
+            .collect();
+        let mut names: Vec<String> = lan.keys().cloned().collect();
+        names.extend(links.iter().map(|(_, name)| name.clone()));
+        names.sort();
+        names.dedup();
+        let mut watched = self.watched();
+        *watched = None;
+        if lan.is_empty() {
+            self.inbox.put(Input::Lan { up: true });
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let inbox = self.inbox.clone();
+        let mut unknown = lan.len();
+        let on_change = move |change: LinkChange| {
+            for (link, _) in links.iter().filter(|(_, name)| *name == change.interface) {
+                let up = change.up;
+                inbox.put(Input::Link { link: *link, up });
+            }
+            if let Some(up) = lan.get_mut(&change.interface) {
+                *up = change.up;
+                unknown = unknown.saturating_sub(1);
+                // Not before each was looked at once: the first of two may be the one without a carrier.
+                if unknown == 0 {
+                    let up = lan.values().any(|up| *up);
+                    inbox.put(Input::Lan { up });
+                }
+            }
+        };
+        *watched = Some(LinkWatch::start(names, on_change)?);
+        Ok(())
+    }
 }

@@ -1,0 +1,186 @@
+//! What readers of the control socket see of the control thread, without ever making it wait.
+//!
+//! ```text
+//!   control thread: status changed ─▶ generation + 1 ─▶ Hub (subscribers)
+//!   reader: cached report young and of this generation? ── yes ─▶ it
+//!                                                       └─ no ──▶ ask through the inbox, wait a bounded moment
+//! ```
+
+use crate::config::{Config, LinkConfig};
+use crate::history::Past;
+use crate::inbox::{Inbox, Input};
+use crate::rpc::{Backend, Hub};
+use failover_api::{HistoryRecord, StateReport};
+use failover_core::action::Refusal;
+use failover_core::event::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// A cached report serves readers for this long.
+const YOUNG: Duration = Duration::from_millis(20);
+/// The control thread answers within microseconds; readers get the last report where it doesn't.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// EBUSY.
+const BUSY: i32 = 16;
+
+/// A report and the generation of the state that it shows.
+pub(crate) struct Stamped {
+    report: StateReport,
+    generation: u64,
+}
+
+/// The readers' side of the control thread.
+pub(crate) struct Backoffice {
+    config: Mutex<Arc<Config>>,
+    cached: Mutex<Cached>,
+    generation: AtomicU64,
+    hub: Arc<Hub>,
+    inbox: Inbox,
+    past: Past,
+}
+
+struct Cached {
+    report: Arc<StateReport>,
+    generation: u64,
+    at: Instant,
+}
+
+impl Backoffice {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        first: StateReport,
+        hub: Arc<Hub>,
+        inbox: Inbox,
+        past: Past,
+    ) -> Backoffice {
+        let first = complete(first, &config);
+        Backoffice {
+            config: Mutex::new(config),
+            cached: Mutex::new(Cached {
+                report: Arc::new(first),
+                generation: 0,
+                at: Instant::now(),
+            }),
+            generation: AtomicU64::new(0),
+            hub,
+            inbox,
+            past,
+        }
+    }
+
+    // ---- the control thread's side: no lock ----------------------------------------------------------------
+
+    /// The state changed: cached reports are old.
+    pub(crate) fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Tells subscribers what changed.
+    pub(crate) fn publish(&self, report: &StateReport) {
+        self.hub.publish(report);
+    }
+
+    /// The answer to a reader.
+    pub(crate) fn stamped(&self, report: StateReport) -> Stamped {
+        Stamped {
+            report,
+            generation: self.generation.load(Ordering::Acquire),
+        }
+    }
+
+    // ---- the readers' side ---------------------------------------------------------------------------------
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        locked(&self.config).clone()
+    }
+
+    pub(crate) fn set_config(&self, config: Arc<Config>) {
+        *locked(&self.config) = config;
+    }
+
+    fn ask(&self) -> Option<Stamped> {
+        let (answer, answered) = sync_channel(1);
+        if !self.inbox.try_put(Input::Report(answer)) {
+            return None;
+        }
+        answered.recv_timeout(PATIENCE).ok()
+    }
+}
+
+impl Backend for Backoffice {
+    fn report(&self) -> Arc<StateReport> {
+        {
+            let cached = locked(&self.cached);
+            let current = cached.generation == self.generation.load(Ordering::Acquire);
+            if current && cached.at.elapsed() < YOUNG {
+                return cached.report.clone();
+            }
+        }
+        let answer = self.ask();
+        let config = self.config();
+        let mut cached = locked(&self.cached);
+        if let Some(Stamped { report, generation }) = answer
+            && generation >= cached.generation
+        {
+            *cached = Cached {
+                report: Arc::new(complete(report, &config)),
+                generation,
+                at: Instant::now(),
+            };
+        }
+        cached.report.clone()
+    }
+
+    fn provisioned(&self) -> bool {
+        self.config().has_peer()
+    }
+
+    fn history(&self, limit: usize) -> Vec<HistoryRecord> {
+        self.past.newest(limit)
+    }
+
+    fn virtual_ips(&self) -> Vec<String> {
+        virtual_ips(&self.config())
+    }
+
+    fn command(&self, command: Command) -> oneshot::Receiver<Result<(), Refusal>> {
+        let (answer, answered) = oneshot::channel();
+        let input = Input::Command { command, answer };
+        if self.inbox.try_put(input) {
+            return answered;
+        }
+        let (answer, answered) = oneshot::channel();
+        // The receiver is in our hand: it takes the answer.
+        let _ = answer.send(Err(Refusal {
+            errno: BUSY,
+            reason: "too many requests wait for the control thread; try again".to_owned(),
+        }));
+        answered
+    }
+}
+
+fn virtual_ips(config: &Config) -> Vec<String> {
+    config
+        .vips
+        .iter()
+        .map(|vip| vip.address.to_string())
+        .collect()
+}
+
+/// Fills in what the core doesn't know.
+fn complete(mut report: StateReport, config: &Config) -> StateReport {
+    report.vips = virtual_ips(config);
+    for link in &mut report.links {
+        let config = config.links.get(usize::from(link.link));
+        link.name = config.map(LinkConfig::name).unwrap_or_default();
+    }
+    report
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

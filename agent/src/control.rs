@@ -1,0 +1,298 @@
+//! The control thread: the one place where the core is driven.
+//!
+//! ```text
+//!   ┌─▶ read every queued datagram ─▶ every input ─▶ Wake if due ─▶ sleep until the next timeout or a descriptor ─┐
+//!   └──────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+//!        each event ─▶ Controller::handle ─▶ actions, in list order ─▶ status published
+//! ```
+//!
+//! Nothing here waits for anybody: work goes to lanes, lines to the logger, datagrams to non-blocking sockets.
+
+use crate::backoffice::Backoffice;
+use crate::daemon::DaemonAdapters;
+use crate::inbox::{Input, Inputs};
+use crate::lanes::Lanes;
+use crate::links::Links;
+use crate::logger::Log;
+use crate::realtime;
+use failover_api::{Severity, StateReport, Status};
+use failover_core::action::{Action, HaltReason, Lease as LeaseChange, Outcome, Refusal};
+use failover_core::adapters::{Clock, Failure, Lease, Watchdog};
+use failover_core::controller::Controller;
+use failover_core::event::Event;
+use failover_core::ids::{OpId, RequestId};
+use failover_core::time::{Instant, ms};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Inputs taken between two looks at the sockets.
+const INPUTS_MAX: usize = 64;
+/// Interval at which the report for readers is made anew though nothing changed.
+const REPORT_EVERY: Duration = ms(200);
+/// Longest sleep: a bound on what a mistake in a timeout could cost.
+const SLEEP_MAX: Duration = ms(1000);
+/// Time that a reset waits for the journal.
+const SETTLE: Duration = ms(50);
+
+type Answer = oneshot::Sender<Result<(), Refusal>>;
+
+/// What the control thread owns.
+pub(crate) struct Control {
+    controller: Controller,
+    clock: Arc<dyn Clock>,
+    links: Links,
+    lanes: Lanes,
+    inputs: Inputs,
+    lease: Box<dyn Lease>,
+    watchdog: Box<dyn Watchdog>,
+    reset: Arc<dyn Fn(&HaltReason) + Send + Sync>,
+    log: Log,
+    backoffice: Arc<Backoffice>,
+    requests: BTreeMap<RequestId, Answer>,
+    next_request: u64,
+    shown: (Status, &'static str),
+    reported_at: Instant,
+    /// Work that no lane took.
+    refused: Vec<(OpId, Outcome)>,
+    lease_lost: bool,
+    lease_told: bool,
+    exit: bool,
+}
+
+/// What it is made of.
+pub(crate) struct Parts {
+    pub(crate) controller: Controller,
+    pub(crate) links: Links,
+    pub(crate) lanes: Lanes,
+    pub(crate) inputs: Inputs,
+    pub(crate) log: Log,
+    pub(crate) backoffice: Arc<Backoffice>,
+}
+
+impl Control {
+    pub(crate) fn new(parts: Parts, adapters: DaemonAdapters) -> Control {
+        let shown = (parts.controller.status(), parts.controller.state_name());
+        Control {
+            controller: parts.controller,
+            links: parts.links,
+            lanes: parts.lanes,
+            inputs: parts.inputs,
+            log: parts.log,
+            backoffice: parts.backoffice,
+            reported_at: adapters.clock.now(),
+            clock: adapters.clock,
+            lease: adapters.lease,
+            watchdog: adapters.watchdog,
+            reset: adapters.reset,
+            requests: BTreeMap::new(),
+            next_request: 1,
+            shown,
+            refused: Vec::new(),
+            lease_lost: false,
+            lease_told: false,
+            exit: false,
+        }
+    }
+
+    /// Runs until the core says that the daemon ends.
+    pub(crate) fn run(mut self, first: Vec<Action>) {
+        let missing = realtime::prefer_control_thread();
+        self.carry_out(first);
+        if !missing.is_empty() {
+            let text = format!("{}; a busy machine may delay beats", missing.join(", "));
+            self.log.say("NO_REAL_TIME", Severity::Warning, text);
+        }
+        while !self.exit {
+            self.turn();
+        }
+        let report = self.report();
+        self.backoffice.publish(&report);
+    }
+
+    fn turn(&mut self) {
+        self.take_beats();
+        self.take_inputs();
+        if self.exit {
+            return;
+        }
+        let due = self.controller.next_timeout().map(|(at, _)| at);
+        let now = self.clock.now();
+        if due.is_some_and(|at| at <= now) {
+            // Again, because inputs took their time: every datagram is read before a timer judges.
+            self.take_beats();
+            self.handle(Event::Wake);
+        }
+        self.show(false);
+        if !self.exit {
+            self.sleep();
+        }
+    }
+
+    fn take_beats(&mut self) {
+        let mut beats = Vec::new();
+        self.links.drain(|link, received, beat| {
+            beats.push(Event::Beat {
+                link,
+                received,
+                beat: Box::new(beat),
+            });
+        });
+        for beat in beats {
+            if self.exit {
+                return;
+            }
+            self.handle(beat);
+        }
+    }
+
+    fn take_inputs(&mut self) {
+        self.inputs.hush();
+        for (op, outcome) in std::mem::take(&mut self.refused) {
+            self.handle(Event::Done { op, outcome });
+        }
+        for taken in 0.. {
+            let Some(input) = self.inputs.next() else {
+                return;
+            };
+            self.take(input);
+            if self.exit {
+                return;
+            }
+            if taken % INPUTS_MAX == INPUTS_MAX - 1 {
+                self.take_beats();
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Done { op, outcome } => self.handle(Event::Done { op, outcome }),
+            Input::Command { command, answer } => {
+                let request = RequestId(self.next_request);
+                self.next_request += 1;
+                self.requests.insert(request, answer);
+                self.handle(Event::Command { request, command });
+                // Requests whose asker went away need no answer.
+                self.requests.retain(|_, answer| !answer.is_closed());
+            }
+            Input::Report(answer) => {
+                let report = self.report();
+                // Who asked may have given up.
+                let _ = answer.try_send(self.backoffice.stamped(report));
+            }
+            Input::Lan { up } => self.handle(Event::Lan { up }),
+            Input::Link { link, up } => self.handle(Event::Link { link, up }),
+            Input::Stop { restart } => self.handle(Event::Stop { restart }),
+            Input::Reconfigure(config) => {
+                self.lanes.set_deadlines(&config.timing);
+                let actions = self.controller.reconfigure(self.clock.now(), *config);
+                self.carry_out(actions);
+            }
+            Input::OnVipLane(job) => self.lanes.on_vip_lane(job),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let actions = self.controller.handle(self.clock.now(), event);
+        self.carry_out(actions);
+        while std::mem::take(&mut self.lease_lost) && !self.exit {
+            let actions = self.controller.handle(self.clock.now(), Event::LeaseLost);
+            self.carry_out(actions);
+        }
+        self.show(true);
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Run { op, work } => {
+                    if let Err((op, outcome)) = self.lanes.start(op, work) {
+                        self.refused.push((op, outcome));
+                    }
+                }
+                Action::Send(beat) => self.links.send(&beat),
+                Action::Lease(change) => self.change_lease(change),
+                Action::Reply { request, reply } => {
+                    if let Some(answer) = self.requests.remove(&request) {
+                        // Who asked may have gone.
+                        let _ = answer.send(reply);
+                    }
+                }
+                Action::Notify(notice) => self.log.notice(notice),
+                Action::History(record) => self.log.history(record),
+                Action::PetWatchdog => self.watchdog.pet(),
+                Action::Halt(reason) => {
+                    self.lanes.settle_journal(SETTLE);
+                    (self.reset)(&reason);
+                }
+                Action::Exit => self.exit = true,
+            }
+        }
+    }
+
+    fn change_lease(&mut self, change: LeaseChange) {
+        let now = self.clock.now();
+        let result = match change {
+            LeaseChange::Grant { until } => self.lease.grant(now, until),
+            LeaseChange::Renew { until } => self.lease.renew(now, until),
+            LeaseChange::End => self.lease.end(),
+        };
+        match (result, change) {
+            (Ok(()), _) => self.lease_told = false,
+            (Err(failure), LeaseChange::Grant { .. } | LeaseChange::Renew { .. }) => {
+                self.lease_lost = true;
+                self.tell_lease(&failure);
+            }
+            // It ends by itself a moment later; the core removes the addresses in any case.
+            (Err(failure), LeaseChange::End) => self.tell_lease(&failure),
+        }
+    }
+
+    fn tell_lease(&mut self, failure: &Failure) {
+        if !std::mem::replace(&mut self.lease_told, true) {
+            let text = format!("the lease of the virtual addresses: {failure}");
+            self.log.say("LEASE_FAILED", Severity::Alarm, text);
+        }
+    }
+
+    fn report(&mut self) -> StateReport {
+        let now = self.clock.now();
+        self.reported_at = now;
+        self.controller.report(now)
+    }
+
+    /// Lets readers and subscribers see a change at once, and everything else a little later.
+    fn show(&mut self, handled: bool) {
+        let now = (self.controller.status(), self.controller.state_name());
+        let changed = now != self.shown;
+        if changed {
+            self.shown = now;
+            self.backoffice.changed();
+        } else if handled || self.clock.now().since(self.reported_at) < REPORT_EVERY {
+            return;
+        }
+        let report = self.report();
+        self.backoffice.publish(&report);
+    }
+
+    fn sleep(&mut self) {
+        let now = self.clock.now();
+        let due = self.controller.next_timeout().map(|(at, _)| at);
+        let mut left = due.map_or(SLEEP_MAX, |at| at.since(now).min(SLEEP_MAX));
+        if !self.refused.is_empty() {
+            left = Duration::ZERO;
+        }
+        let mut waiting: Vec<PollFd<'_>> = self
+            .links
+            .descriptors()
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+            .collect();
+        waiting.push(PollFd::new(self.inputs.descriptor(), PollFlags::POLLIN));
+        // A wrong descriptor or an interrupted wait only makes the next turn come early.
+        let _ = ppoll(&mut waiting, Some(TimeSpec::from_duration(left)), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! The one bounded queue into the control thread, with a descriptor that wakes it.
+
+use crate::backoffice::Stamped;
+use failover_core::action::{Outcome, Refusal};
+use failover_core::config::CoreConfig;
+use failover_core::event::Command;
+use failover_core::ids::{LinkId, OpId};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use tokio::sync::oneshot;
+
+/// Work in flight is bounded by the disks and pools, requests by the control socket: this is beyond both.
+const WAITING_MAX: usize = 8192;
+
+/// What the control thread is told, apart from datagrams.
+pub(crate) enum Input {
+    /// Work ended.
+    Done { op: OpId, outcome: Outcome },
+    /// An operator asks.
+    Command {
+        command: Command,
+        answer: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// A reader wants a report that isn't old.
+    Report(SyncSender<Stamped>),
+    /// The clients' network.
+    Lan { up: bool },
+    /// The carrier of a heartbeat link.
+    Link { link: LinkId, up: bool },
+    /// End.
+    Stop { restart: bool },
+    /// New timers and bounds.
+    Reconfigure(Box<CoreConfig>),
+    /// To be run on the lane of the virtual addresses, between its work.
+    OnVipLane(Box<dyn FnOnce(bool) + Send>),
+}
+
+/// Where everybody else leaves inputs.
+#[derive(Clone)]
+pub(crate) struct Inbox {
+    queue: SyncSender<Input>,
+    bell: Arc<EventFd>,
+}
+
+/// The control thread's end.
+pub(crate) struct Inputs {
+    queue: Receiver<Input>,
+    bell: Arc<EventFd>,
+}
+
+/// Both ends.
+pub(crate) fn inbox() -> nix::Result<(Inbox, Inputs)> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let bell = Arc::new(EventFd::from_flags(flags)?);
+    let (sender, receiver) = sync_channel(WAITING_MAX);
+    Ok((
+        Inbox {
+            queue: sender,
+            bell: bell.clone(),
+        },
+        Inputs {
+            queue: receiver,
+            bell,
+        },
+    ))
+}
+
+impl Inbox {
+    /// Leaves an input; waits where the queue is full. Nobody may call it on the control thread.
+    pub(crate) fn put(&self, input: Input) {
+        // Without a reader the daemon ends, and nobody needs the input.
+        if self.queue.send(input).is_ok() {
+            self.ring();
+        }
+    }
+
+    /// Leaves an input, or gives it back where the queue is full or the daemon ends.
+    pub(crate) fn try_put(&self, input: Input) -> bool {
+        let put = self.queue.try_send(input).is_ok();
+        if put {
+            self.ring();
+        }
+        put
+    }
+
+    fn ring(&self) {
+        // Fails only when the counter is full, and then the reader is woken anyway.
+        let _ = self.bell.write(1);
+    }
+}
+
+impl Inputs {
+    /// Readable when something waits.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Takes note of all rings so far; to be called before the queue is read.
+    pub(crate) fn hush(&self) {
+        let _ = self.bell.read();
+    }
+
+    /// The next input.
+    pub(crate) fn next(&self) -> Option<Input> {
+        match self.queue.try_recv() {
+            Ok(input) => Some(input),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+}

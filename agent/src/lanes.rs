@@ -1,0 +1,232 @@
+//! Lanes: plain threads for slow work, so that nothing stuck delays anything else.
+//!
+//! ```text
+//!   Run { op, work } ──▶ disk 5000c500a1   one lane per shared disk, real-time where permitted
+//!                    ──▶ journal · memory  (the owner record)
+//!                    ──▶ pool tank · pre-scan tank   two per pool
+//!                    ──▶ services · vips
+//!                              └──▶ perform ──▶ Done { op, outcome } into the inbox
+//! ```
+//!
+//! A lane's thread starts with its first work. A thread stuck in the kernel stays stuck: the core notices by its own
+//! deadline, and the other lanes go on.
+
+use crate::daemon::DaemonAdapters;
+use crate::inbox::{Inbox, Input};
+use crate::realtime;
+use failover_core::action::{Outcome, Work};
+use failover_core::adapters::{Adapters, Fence, Journal, Pools, Services, Vips};
+use failover_core::config::Timing;
+use failover_core::disk_work::{DiskOutcome, DiskWork};
+use failover_core::ids::{DiskId, OpId, PoolId};
+use failover_core::perform::{perform, perform_disk};
+use failover_core::time::ms;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Work that waits on one lane; the core keeps far less in flight.
+const WAITING_MAX: usize = 64;
+/// Stack of a lane's thread: locked memory, so no more than it needs.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Which lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Disk(DiskId),
+    Journal,
+    Memory,
+    Prescan(PoolId),
+    Pool(PoolId),
+    Services,
+    Vips,
+}
+
+impl Name {
+    fn of(work: &Work) -> Name {
+        match work {
+            Work::Disk { disk, .. } => Name::Disk(*disk),
+            Work::Record(_) => Name::Journal,
+            Work::Remember(_) => Name::Memory,
+            Work::Prescan(pool) => Name::Prescan(*pool),
+            Work::Import { pool, .. } | Work::Export(pool) => Name::Pool(*pool),
+            Work::StartServices | Work::StopServices => Name::Services,
+            Work::AddVips | Work::RemoveVips | Work::AnnounceVips => Name::Vips,
+        }
+    }
+
+    /// At most 15 characters, the kernel's limit.
+    fn thread(self) -> String {
+        match self {
+            Name::Disk(disk) => format!("disk-{:010x}", disk.0 >> 24),
+            Name::Journal => "journal".to_owned(),
+            Name::Memory => "memory".to_owned(),
+            Name::Prescan(pool) => format!("prescan-{}", pool.0),
+            Name::Pool(pool) => format!("pool-{}", pool.0),
+            Name::Services => "services".to_owned(),
+            Name::Vips => "vips".to_owned(),
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// What work is done with.
+pub(crate) struct Tools {
+    fence: Arc<dyn Fence>,
+    pools: Arc<dyn Pools>,
+    services: Arc<dyn Services>,
+    vips: Arc<dyn Vips>,
+    journal: Arc<dyn Journal>,
+    /// The virtual addresses are on as far as their lane knows.
+    vips_on: AtomicBool,
+    /// Journal records that are not yet durable.
+    unwritten: AtomicUsize,
+}
+
+impl Tools {
+    pub(crate) fn new(adapters: &DaemonAdapters, journal: Arc<dyn Journal>) -> Tools {
+        Tools {
+            fence: adapters.fence.clone(),
+            pools: adapters.pools.clone(),
+            services: adapters.services.clone(),
+            vips: adapters.vips.clone(),
+            journal,
+            vips_on: AtomicBool::new(false),
+            unwritten: AtomicUsize::new(0),
+        }
+    }
+
+    fn perform(&self, work: &Work) -> Outcome {
+        let adapters = Adapters {
+            pools: &*self.pools,
+            services: &*self.services,
+            vips: &*self.vips,
+            journal: &*self.journal,
+        };
+        let outcome = perform(work, &adapters);
+        match work {
+            Work::AddVips => self.vips_on.store(true, Ordering::Relaxed),
+            Work::RemoveVips if outcome == Outcome::Ok => {
+                self.vips_on.store(false, Ordering::Relaxed);
+            }
+            Work::Record(_) => {
+                self.unwritten.fetch_sub(1, Ordering::AcqRel);
+            }
+            _ => {}
+        }
+        outcome
+    }
+}
+
+/// All lanes.
+pub(crate) struct Lanes {
+    tools: Arc<Tools>,
+    inbox: Inbox,
+    lanes: BTreeMap<Name, SyncSender<Job>>,
+    take: Duration,
+    other: Duration,
+}
+
+impl Lanes {
+    pub(crate) fn new(tools: Tools, inbox: Inbox, timing: &Timing) -> Lanes {
+        let mut lanes = Lanes {
+            tools: Arc::new(tools),
+            inbox,
+            lanes: BTreeMap::new(),
+            take: Duration::ZERO,
+            other: Duration::ZERO,
+        };
+        lanes.set_deadlines(timing);
+        lanes
+    }
+
+    /// Deadlines of work that starts from now on.
+    pub(crate) fn set_deadlines(&mut self, timing: &Timing) {
+        self.take = ms(timing.abort_ms);
+        self.other = ms(timing.disk_op_ms);
+    }
+
+    /// Starts work; its end goes into the inbox. Never waits. Answers at once where the lane can't take it.
+    pub(crate) fn start(&mut self, op: OpId, work: Work) -> Result<(), (OpId, Outcome)> {
+        let name = Name::of(&work);
+        let disk = matches!(work, Work::Disk { .. });
+        if matches!(work, Work::Record(_)) {
+            self.tools.unwritten.fetch_add(1, Ordering::AcqRel);
+        }
+        let (tools, inbox) = (self.tools.clone(), self.inbox.clone());
+        let (take, other) = (self.take, self.other);
+        let job: Job = Box::new(move || {
+            let outcome = match work {
+                Work::Disk { disk, work } => {
+                    let deadline = match work {
+                        DiskWork::Take { .. } | DiskWork::Leave { .. } | DiskWork::Expel { .. } => {
+                            take
+                        }
+                        DiskWork::Survey | DiskWork::Roll { .. } | DiskWork::Answer { .. } => other,
+                    };
+                    Outcome::Disk(perform_disk(&*tools.fence, disk, work, deadline))
+                }
+                work => tools.perform(&work),
+            };
+            inbox.put(Input::Done { op, outcome });
+        });
+        self.give(name, job).map_err(|why| {
+            let outcome = match disk {
+                true => Outcome::Disk(DiskOutcome::Unreachable(why)),
+                false => Outcome::Failed(why),
+            };
+            (op, outcome)
+        })
+    }
+
+    /// Runs something on the lane of the virtual addresses, told whether they are on.
+    pub(crate) fn on_vip_lane(&mut self, job: Box<dyn FnOnce(bool) + Send>) {
+        let tools = self.tools.clone();
+        let job: Job = Box::new(move || job(tools.vips_on.load(Ordering::Relaxed)));
+        if let Err(why) = self.give(Name::Vips, job) {
+            tracing::error!("the virtual addresses can't be changed: {why}");
+        }
+    }
+
+    /// Waits until the journal is durable, at most `longest`: used before a reset, which would lose the count of
+    /// resets that keeps this controller out of a reset loop.
+    pub(crate) fn settle_journal(&self, longest: Duration) {
+        let started = Instant::now();
+        while self.tools.unwritten.load(Ordering::Acquire) > 0 && started.elapsed() < longest {
+            std::thread::sleep(ms(1));
+        }
+    }
+
+    fn give(&mut self, name: Name, job: Job) -> Result<(), String> {
+        let lane = match self.lanes.get(&name) {
+            Some(lane) => lane,
+            None => {
+                let lane = lane(name).map_err(|error| format!("no thread for it: {error}"))?;
+                self.lanes.entry(name).or_insert(lane)
+            }
+        };
+        lane.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => format!("{WAITING_MAX} pieces of work wait on its lane"),
+            TrySendError::Disconnected(_) => "its lane ended".to_owned(),
+        })
+    }
+}
+
+fn lane(name: Name) -> std::io::Result<SyncSender<Job>> {
+    let (sender, jobs) = sync_channel::<Job>(WAITING_MAX);
+    std::thread::Builder::new()
+        .name(name.thread())
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            if matches!(name, Name::Disk(_)) {
+                realtime::prefer_disk_lane();
+            }
+            for job in jobs {
+                job();
+            }
+        })?;
+    Ok(sender)
+}
