@@ -65,6 +65,11 @@ impl Pools for HostLink {
         self.reach(&HostRequest::Prescan).map(|_| ())
     }
 
+    /// The pre-scan keeps nothing of the log, and the import reads it from the disks.
+    fn discard(&self, _pool: PoolId) -> Result<(), Failure> {
+        Ok(())
+    }
+
     fn import(&self, _pool: PoolId, won: &[DiskId]) -> Result<Change, Failure> {
         let number = |index: usize| won.contains(&disk_id(index)).then_some(index as u32);
         let won = (0..self.disks).filter_map(number).collect();
