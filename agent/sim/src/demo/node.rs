@@ -51,6 +51,10 @@ impl Watchdog for NoWatchdog {
 
 /// Runs the daemon until it ends.
 pub fn serve(surroundings: &Surroundings) -> Result<Exit, String> {
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
     let config = Config::load(&surroundings.config).map_err(|errors| errors.to_string())?;
     let clock: Arc<dyn Clock> = Arc::new(BootClock);
     let addresses: Vec<IpAddr> = config.vips.iter().map(|vip| vip.address.ip).collect();
