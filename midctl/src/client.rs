@@ -17,8 +17,8 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 /// Of one message of the daemon.
 const MESSAGE_BYTES: usize = 16 << 20;
-/// Events that came while a call was waiting.
-const WAITING_EVENTS: usize = 1024;
+/// Notices that came while a call was waiting.
+const KEPT: usize = 1024;
 /// The daemon pings every 20 s; this long without anything, it is gone.
 const SILENT: Duration = Duration::from_secs(65);
 /// For the close frame; nobody waits for its echo.
@@ -96,7 +96,8 @@ pub struct Connection {
     timeout: Duration,
     deadline: Instant,
     next_id: u64,
-    events: VecDeque<EventParams>,
+    /// What came while a call was waiting.
+    kept: VecDeque<Message>,
 }
 
 impl Connection {
@@ -126,7 +127,7 @@ impl Connection {
             timeout,
             deadline,
             next_id: 1,
-            events: VecDeque::new(),
+            kept: VecDeque::new(),
         };
         let options =
             json!({"legacy_jobs": false, "private_methods": false, "py_exceptions": false});
@@ -139,28 +140,25 @@ impl Connection {
         &mut self,
         until: Option<Instant>,
     ) -> Result<Option<EventParams>, Failure> {
-        if let Some(event) = self.events.pop_front() {
-            return Ok(Some(event));
-        }
         loop {
-            let silent = Instant::now() + SILENT;
-            let deadline = until.map_or(silent, |until| until.min(silent));
-            let Ok(message) = timeout_at(deadline, self.receive()).await else {
-                if until.is_some_and(|until| until <= Instant::now()) {
-                    return Ok(None);
+            let message = match self.kept.pop_front() {
+                Some(message) => Some(message),
+                None => {
+                    let silent = Instant::now() + SILENT;
+                    let deadline = until.map_or(silent, |until| until.min(silent));
+                    match timeout_at(deadline, self.receive()).await {
+                        Ok(message) => message?,
+                        Err(_) if until.is_some_and(|until| until <= Instant::now()) => {
+                            return Ok(None);
+                        }
+                        Err(_) => return Err(self.silent()),
+                    }
                 }
-                return Err(Failure::Connection(format!(
-                    "{}: failoverd has been silent for {} s: connection given up",
-                    self.path.display(),
-                    SILENT.as_secs()
-                )));
             };
-            match message? {
+            match message {
                 Some(Message::Event(event)) => return Ok(Some(event)),
                 Some(Message::Unsubscribed { collection, error }) => {
-                    return Err(Failure::Connection(format!(
-                        "the subscription to {collection} was ended by failoverd: {error}"
-                    )));
+                    return Err(Failure::Connection(ended(&collection, &error)));
                 }
                 Some(Message::Answer {
                     answer: Err(error), ..
@@ -168,6 +166,14 @@ impl Connection {
                 Some(Message::Answer { .. } | Message::Other(_)) | None => {}
             }
         }
+    }
+
+    fn silent(&self) -> Failure {
+        Failure::Connection(format!(
+            "{}: failoverd has been silent for {} s: connection given up",
+            self.path.display(),
+            SILENT.as_secs()
+        ))
     }
 
     /// Says goodbye, without waiting for an answer.
@@ -209,10 +215,15 @@ impl Connection {
                     id: Value::Null,
                     answer: Err(error),
                 }) => return Err(Failure::Refused(error)),
-                Some(Message::Event(event)) if self.events.len() < WAITING_EVENTS => {
-                    self.events.push_back(event);
+                Some(message @ (Message::Event(_) | Message::Unsubscribed { .. })) => {
+                    if self.kept.len() >= KEPT {
+                        return Err(Failure::Malformed(format!(
+                            "failoverd sent {KEPT} events and no answer"
+                        )));
+                    }
+                    self.kept.push_back(message);
                 }
-                _ => {}
+                Some(Message::Answer { .. } | Message::Other(_)) | None => {}
             }
         }
     }
@@ -248,6 +259,14 @@ impl Client for Connection {
             })
         }
     }
+}
+
+fn ended(collection: &str, error: &Value) -> String {
+    let why = match error {
+        Value::Null => String::new(),
+        error => format!(": {error}"),
+    };
+    format!("the subscription to {collection} was ended by failoverd{why}")
 }
 
 fn no_connection(path: &Path, error: &std::io::Error) -> String {

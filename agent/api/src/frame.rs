@@ -241,3 +241,107 @@ pub fn parse_message(text: &str) -> Result<Message, String> {
         _ => Err("has neither a method nor a result nor an error".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::errors::Code;
+    use serde_json::json;
+
+    #[test]
+    fn calls_survive_the_way() {
+        let text = request("7", "failover.update", &[json!({"timeout": 5})]);
+        let read = parse_request(&text).expect("a call");
+        assert_eq!(read.id, Some(json!("7")));
+        assert_eq!(read.method, "failover.update");
+        assert_eq!(read.params, [json!({"timeout": 5})]);
+    }
+
+    #[test]
+    fn answers_survive_the_way() {
+        for value in [json!(null), json!("MASTER"), json!([1, 2])] {
+            let read = parse_message(&result(&json!("7"), &value));
+            let answer = Ok(value);
+            assert_eq!(
+                read,
+                Ok(Message::Answer {
+                    id: json!("7"),
+                    answer
+                })
+            );
+        }
+        let text = error(&json!(7), &RpcError::call(16, "wait"));
+        let Ok(Message::Answer {
+            answer: Err(error), ..
+        }) = parse_message(&text)
+        else {
+            panic!("{text}");
+        };
+        assert_eq!(error.code, i64::from(Code::Call.number()));
+        assert_eq!(error.to_string(), "[EBUSY] wait");
+    }
+
+    #[test]
+    fn events_survive_the_way() {
+        let text = changed("failover.status", json!({"status": "MASTER"}));
+        assert_eq!(
+            text,
+            r#"{"jsonrpc":"2.0","method":"collection_update","params":{"msg":"changed","collection":"failover.status","fields":{"status":"MASTER"}}}"#
+        );
+        let Ok(Message::Event(event)) = parse_message(&text) else {
+            panic!("{text}");
+        };
+        assert_eq!(event.fields, Some(json!({"status": "MASTER"})));
+        // Whatever else an event carries is kept.
+        let text = r#"{"jsonrpc":"2.0","method":"collection_update","params":{"msg":"removed","collection":"x","id":5,"extra":{"a":1}}}"#;
+        let Ok(Message::Event(event)) = parse_message(text) else {
+            panic!("{text}");
+        };
+        assert_eq!(event.fields, None);
+        assert_eq!(
+            json!(event),
+            json!({"msg": "removed", "collection": "x", "id": 5, "extra": {"a": 1}})
+        );
+    }
+
+    #[test]
+    fn ends_of_subscriptions_and_unknown_notices_are_told_apart() {
+        let text = r#"{"method":"notify_unsubscribed","params":{"collection":"x","error":null}}"#;
+        assert_eq!(
+            parse_message(text),
+            Ok(Message::Unsubscribed {
+                collection: "x".to_owned(),
+                error: Value::Null
+            })
+        );
+        assert_eq!(
+            parse_message(r#"{"method":"of_tomorrow"}"#),
+            Ok(Message::Other("of_tomorrow".to_owned()))
+        );
+    }
+
+    #[test]
+    fn malformed_messages_are_never_taken_for_success() {
+        for text in [
+            "",
+            "[]",
+            "null",
+            "{}",
+            r#"{"id":1}"#,
+            r#"{"id":1,"error":null}"#,
+            r#"{"id":1,"error":{}}"#,
+            r#"{"id":1,"error":"bad"}"#,
+            r#"{"id":1,"result":true,"error":{"message":"x"}}"#,
+            r#"{"method":"collection_update"}"#,
+            r#"{"method":"collection_update","params":{"collection":"x"}}"#,
+        ] {
+            assert!(parse_message(text).is_err(), "{text}");
+        }
+        // An error wins over a result, and a code that nobody knows is still an error.
+        let text = r#"{"id":1,"result":true,"error":{"code":5}}"#;
+        assert!(matches!(
+            parse_message(text),
+            Ok(Message::Answer { answer: Err(_), .. })
+        ));
+    }
+}

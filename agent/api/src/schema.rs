@@ -83,8 +83,9 @@ impl Shape {
             Shape::Text => json!({"type": "string"}),
             Shape::Any => json!({}),
             Shape::Object => json!({"type": "object"}),
+            // An object with the one key `$date` would be read as a date itself, so that key isn't spelled out.
             Shape::Date => {
-                json!({"type": "object", "properties": {"$date": {"type": "integer"}}, "required": ["$date"]})
+                json!({"type": "object", "format": "date", "description": "{\"$date\": milliseconds since 1970}"})
             }
             Shape::Optional(inner) => json!({"anyOf": [inner.schema(), {"type": "null"}]}),
             Shape::List(inner) => json!({"type": "array", "items": inner.schema()}),

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -68,7 +68,7 @@ pub(super) async fn run(
         events,
         calls: JoinSet::new(),
         limits,
-        heard: Instant::now(),
+        unanswered_pings: 0,
     };
     let end = connection.converse(stopping).await;
     drop(connection);
@@ -105,7 +105,7 @@ struct Connection<'a> {
     /// Calls that didn't end at once; bounded by the session's limit of unanswered calls.
     calls: JoinSet<Option<String>>,
     limits: Limits,
-    heard: Instant,
+    unanswered_pings: u32,
 }
 
 impl Connection<'_> {
@@ -130,7 +130,7 @@ impl Connection<'_> {
                 },
                 _ = pings.tick() => self.ping().await,
                 message = self.socket.next() => {
-                    self.heard = Instant::now();
+                    self.unanswered_pings = 0;
                     self.receive(message).await
                 }
             };
@@ -195,9 +195,10 @@ impl Connection<'_> {
     }
 
     async fn ping(&mut self) -> Result<(), End> {
-        if self.heard.elapsed() > self.limits.idle {
+        if self.unanswered_pings >= self.limits.unanswered_pings {
             return Err(End::Dead("no sign of life"));
         }
+        self.unanswered_pings += 1;
         self.send(Message::Ping(Default::default())).await
     }
 

@@ -72,8 +72,9 @@ pub struct Limits {
     pub send: Duration,
     /// Between two pings.
     pub ping: Duration,
-    /// Without any sign of life, pongs included.
-    pub idle: Duration,
+    /// Pings in a row without any sign of life, after which a client is gone. Counted, not timed: time in which this
+    /// process didn't run is not the client's silence.
+    pub unanswered_pings: u32,
     /// For a command to be carried out; the control thread's own deadlines are shorter.
     pub command: Duration,
 }
@@ -91,7 +92,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             send: Duration::from_secs(10),
             ping: Duration::from_secs(20),
-            idle: Duration::from_secs(60),
+            unanswered_pings: 3,
             command: Duration::from_secs(180),
         }
     }

@@ -25,7 +25,7 @@ const BACKLOG: u32 = 128;
 /// After an accept that failed, for want of descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// For the connections to say goodbye.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_millis(500);
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 21\r\n\r\ntoo many connections\n";
 
 /// Why the socket can't be had.
@@ -204,6 +204,7 @@ struct Entering<'a> {
 impl Entering<'_> {
     /// Starts the task of a connection, if there is room for it.
     fn admit(&self, stream: UnixStream, connections: &mut JoinSet<()>) {
+        while connections.try_join_next().is_some() {}
         let peer = match stream.peer_cred() {
             Ok(peer) => peer,
             Err(error) => return tracing::warn!("cannot tell who connects: {error}"),

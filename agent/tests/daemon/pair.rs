@@ -167,6 +167,10 @@ impl World {
 struct Hands(Arc<World>);
 
 impl Pools for Hands {
+    fn discard(&self, _: PoolId) -> Result<(), Failure> {
+        Ok(())
+    }
+
     fn prescan(&self, _pool: PoolId) -> Result<(), Failure> {
         Ok(())
     }

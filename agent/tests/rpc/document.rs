@@ -35,6 +35,16 @@ Errors have one of these codes and no other:
 
 A connection is closed when a message has more than 65,536 bytes (code 1009), is binary (1003) or isn't UTF-8 (1007),
 when events aren't taken in time (1008), and when the daemon stops (1001).
+
+The client of TrueNAS, `midclt -u ws+unix:///run/failoverd/failoverd.sock`, works as it is. What differs from TrueNAS:
+
+- `MASTER` means that this controller serves, not only that it has the virtual addresses.
+- `failover.update`: an omitted key changes nothing; there, an omitted `master` makes the called controller the
+  preferred one. An unknown key, or null, is refused.
+- `failover.become_passive` hands over and answers null when the peer serves; there, the machine is reset and no answer
+  comes.
+- `failover.licensed` is true where this controller is provisioned as a member of a pair; there are no licences.
+- `midctl call` prints results as JSON (`true`) and strings bare (`MASTER`); `midclt` prints `True`.
 ";
 
 /// The sentence above each field and type of the sources, by `Type` and `Type.field`.

@@ -281,6 +281,30 @@ async fn values_are_those_of_the_report() {
     );
 }
 
+/// Clients read an object with one key of these names as something else.
+fn is_free_of_extended_keys(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => {
+            let extended = members.len() == 1 && members.keys().all(|key| key.starts_with('$'));
+            !extended && members.values().all(is_free_of_extended_keys)
+        }
+        Value::Array(items) => items.iter().all(is_free_of_extended_keys),
+        _ => true,
+    }
+}
+
+#[tokio::test]
+async fn descriptions_are_not_misread_as_dates() {
+    let daemon = Pretend::new(None);
+    let session = session(&daemon, Access::Read);
+    let methods = call(&session, "core.get_methods", json!([])).await;
+    assert_eq!(
+        methods["result"].as_object().map(|all| all.len()),
+        Some(METHODS.len())
+    );
+    assert!(is_free_of_extended_keys(&methods["result"]));
+}
+
 #[tokio::test]
 async fn those_who_may_only_read_change_nothing() {
     let daemon = Pretend::new(None);

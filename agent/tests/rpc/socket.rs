@@ -318,9 +318,9 @@ async fn there_is_room_for_so_many_connections() {
 #[tokio::test]
 async fn a_client_that_says_nothing_is_dropped() {
     let limits = Limits {
-        handshake: Duration::from_millis(50),
+        handshake: Duration::from_millis(500),
         ping: Duration::from_millis(40),
-        idle: Duration::from_millis(400),
+        unanswered_pings: 10,
         ..Limits::default()
     };
     let served = Served::start(limits);
@@ -431,6 +431,21 @@ async fn events_go_to_those_who_want_them() {
     for client in [&mut all, &mut reasons, &mut none] {
         assert_eq!(client.call("core.ping", json!([])).await["result"], "pong");
     }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn who_would_miss_events_is_disconnected() {
+    let served = Served::start(Limits::default());
+    let mut subscriber = served.client().await;
+    let mut other = served.client().await;
+    subscriber.call("core.subscribe", json!(["*"])).await;
+    // The runtime of this test has one thread: nothing is handed on during the loop, as if it starved.
+    for _ in 0..2_000 {
+        served.daemon.walk(&[Status::Backup, Status::Master]);
+    }
+    assert_eq!(subscriber.close_code().await, 1008);
+    assert_eq!(other.call("core.ping", json!([])).await["result"], "pong");
     served.stop().await;
 }
 
