@@ -10,6 +10,8 @@ mod explain;
 mod locate;
 mod raw;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 pub use change::{Difference, Refused, difference};
 pub use explain::explain;

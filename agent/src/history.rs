@@ -143,12 +143,19 @@ impl HistoryFile {
     }
 
     fn cut_back(&mut self) -> io::Result<()> {
-        let records = self.past.newest(RECORDS_MAX);
-        let mut text = String::new();
-        for record in &records {
-            text.push_str(&serde_json::to_string(record)?);
-            text.push('\n');
+        // Half of the bound at most, so that the next cut is far away whatever the size of the records.
+        let mut lines: Vec<String> = Vec::new();
+        let mut length = 0;
+        for record in self.past.newest(RECORDS_MAX).iter().rev() {
+            let line = serde_json::to_string(record)? + "\n";
+            length += line.len() as u64;
+            if length > FILE_MAX_BYTES / 2 {
+                break;
+            }
+            lines.push(line);
         }
+        lines.reverse();
+        let text = lines.concat();
         self.file = None;
         replace(&self.path, text.as_bytes(), false)?;
         self.length = text.len() as u64;

@@ -10,6 +10,7 @@
 //! [`daemon::run`] is the whole daemon: it takes a [`config::Config`] and [`daemon::DaemonAdapters`].
 
 pub mod adapters;
+pub mod assemble;
 mod backoffice;
 pub mod config;
 mod control;

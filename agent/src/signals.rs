@@ -1,12 +1,13 @@
 //! SIGTERM, SIGINT and SIGHUP, what the service manager wants of us, and what it is told.
 
+use crate::adapters::systemd;
 use crate::daemon::Handle;
 use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Longest wait for the service manager's word on why it stops us.
-const ASK_SYSTEMD: Duration = Duration::from_millis(300);
+const ASK_SYSTEMD: Duration = Duration::from_millis(600);
 
 /// Serves signals for ever.
 pub(crate) async fn serve(handle: Handle) -> std::io::Result<()> {
@@ -62,56 +63,11 @@ async fn restart_wanted(handle: &Handle) -> bool {
     if std::env::var_os("INVOCATION_ID").is_none() {
         return false;
     }
-    match tokio::time::timeout(ASK_SYSTEMD, job_is_restart()).await {
-        Ok(Ok(restart)) => restart,
-        Ok(Err(error)) => {
-            tracing::warn!("why we are stopped can't be asked: {error}; taken as a stop");
-            false
-        }
-        Err(_) => {
-            tracing::warn!("the service manager doesn't say why we are stopped; taken as a stop");
-            false
-        }
-    }
+    // A stop that hands over is the safe reading of every doubt.
+    let asked = tokio::task::spawn_blocking(|| systemd::being_restarted(None));
+    matches!(tokio::time::timeout(ASK_SYSTEMD, asked).await, Ok(Ok(true)))
 }
 
-pub(crate) fn take_flag(flag: &Path) -> bool {
+fn take_flag(flag: &Path) -> bool {
     std::fs::remove_file(flag).is_ok()
-}
-
-async fn job_is_restart() -> zbus::Result<bool> {
-    let bus = zbus::Connection::system().await?;
-    let manager = "org.freedesktop.systemd1";
-    let unit: zbus::OwnedObjectPath = bus
-        .call_method(
-            Some(manager),
-            "/org/freedesktop/systemd1",
-            Some("org.freedesktop.systemd1.Manager"),
-            "GetUnitByPID",
-            &std::process::id(),
-        )
-        .await?
-        .body()
-        .deserialize()?;
-    let property = async |path: String, interface: &'static str, name: &'static str| {
-        let interface_of_properties = Some("org.freedesktop.DBus.Properties");
-        bus.call_method(
-            Some(manager),
-            path.as_str(),
-            interface_of_properties,
-            "Get",
-            &(interface, name),
-        )
-        .await
-    };
-    let reply = property(unit.to_string(), "org.freedesktop.systemd1.Unit", "Job").await?;
-    let job: zbus::OwnedVariant = reply.body().deserialize()?;
-    let (number, path): (u32, zbus::OwnedObjectPath) = job.try_into()?;
-    if number == 0 {
-        return Ok(false);
-    }
-    let reply = property(path.to_string(), "org.freedesktop.systemd1.Job", "JobType").await?;
-    let kind: zbus::OwnedVariant = reply.body().deserialize()?;
-    let kind: String = kind.try_into()?;
-    Ok(matches!(kind.as_str(), "restart" | "try-restart"))
 }

@@ -463,6 +463,17 @@ impl NftLease {
                      by another program (a flush of the rule set); it was not revived"
                 )))
             }
+            Err(NftError::Refused {
+                step: STEP_GUARD,
+                errno: Errno::ENOENT,
+            }) => {
+                self.end.set(Instant::default());
+                Err(Failure(format!(
+                    "the lease of the virtual addresses was not set: {ATTEMPTS} times this thread was held up for \
+                     more than {GUARD_MS} ms between reading the clock and the kernel's act; give the daemon \
+                     real-time priority (LimitRTPRIO)"
+                )))
+            }
             Err(error) => {
                 self.end.set(Instant::default());
                 Err(failure(

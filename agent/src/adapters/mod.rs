@@ -9,10 +9,18 @@
 //! Every call states a goal, can be repeated, and says whether it changed anything. None decides.
 
 mod announce;
+mod block;
 pub mod clock;
+pub mod hooks;
 pub mod lease;
 pub mod link_watch;
+pub mod mount_pools;
+mod mounts;
 mod netlink;
 pub mod nft;
+pub mod reset;
 mod route;
+pub mod services;
+pub mod systemd;
 pub mod vips;
+pub mod watchdog;

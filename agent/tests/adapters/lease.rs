@@ -9,7 +9,7 @@ use failoverd::adapters::nft::{Batch, Family, NftSocket};
 use failoverd::adapters::vips::{KernelVips, Vip};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 const VIP4: &str = "192.0.2.50";
@@ -284,6 +284,66 @@ fn a_lease_that_is_over_is_not_set() {
             .renew(now(), now() + ms(500))
             .expect_err("nothing was granted");
     });
+}
+
+/// A clock after which the process is frozen, the given number of times.
+struct FreezingClock(AtomicU32);
+
+impl Clock for FreezingClock {
+    fn now(&self) -> Instant {
+        let read = BootClock.now();
+        let left = self.0.load(Ordering::Relaxed);
+        if left > 0 {
+            self.0.store(left - 1, Ordering::Relaxed);
+            std::thread::sleep(ms(100));
+        }
+        read
+    }
+}
+
+/// Frozen between reading the clock and telling the kernel: the lease must not end later for it.
+#[test]
+fn a_freeze_between_clock_and_kernel_does_not_lengthen_the_lease() {
+    isolated(
+        "lease::a_freeze_between_clock_and_kernel_does_not_lengthen_the_lease",
+        || {
+            let clock = Arc::new(FreezingClock(AtomicU32::new(0)));
+            let mut lease = NftLease::open(&addresses(), clock.clone()).expect("nftables");
+            let until = now() + ms(600);
+            lease.grant(now(), now() + ms(5000)).expect("granted");
+            clock.0.store(1, Ordering::Relaxed);
+            lease.renew(now(), until).expect("at the second attempt");
+            while now() < until + ms(60) {
+                std::thread::sleep(ms(1));
+            }
+            // Set with the clock's first reading, it would live for another 40 ms.
+            let lapsed = lease.renew(now(), now() + LEASE).expect_err("lapsed");
+            assert!(lapsed.0.contains("lapsed"), "{lapsed}");
+        },
+    );
+}
+
+/// Frozen each time: refused, and the old lease is what it was.
+#[test]
+fn a_process_frozen_again_and_again_renews_nothing() {
+    isolated(
+        "lease::a_process_frozen_again_and_again_renews_nothing",
+        || {
+            let clock = Arc::new(FreezingClock(AtomicU32::new(0)));
+            let mut lease = NftLease::open(&addresses(), clock.clone()).expect("nftables");
+            lease.grant(now(), now() + ms(60_000)).expect("granted");
+            clock.0.store(100, Ordering::Relaxed);
+            let refused = lease.renew(now(), now() + ms(60_000)).expect_err("frozen");
+            assert!(refused.0.contains("held up"), "{refused}");
+            clock.0.store(100, Ordering::Relaxed);
+            lease.grant(now(), now() + ms(100)).expect_err("frozen");
+            clock.0.store(0, Ordering::Relaxed);
+            std::thread::sleep(ms(200));
+            lease
+                .renew(now(), now() + ms(60_000))
+                .expect("the first lease lives");
+        },
+    );
 }
 
 #[test]

@@ -2,4 +2,6 @@
 
 mod lease;
 mod ns;
+mod pools;
+mod systemd;
 mod vips;

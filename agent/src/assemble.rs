@@ -1,0 +1,201 @@
+//! The real adapters that a configuration asks for.
+
+use crate::adapters::clock::BootClock;
+use crate::adapters::hooks::{ExecServices, Hook};
+use crate::adapters::lease::NftLease;
+use crate::adapters::mount_pools::{MountPool, MountPools};
+use crate::adapters::reset::{CommandReset, KernelReset, Reset};
+use crate::adapters::services::ServiceList;
+use crate::adapters::systemd::SystemdServices;
+use crate::adapters::vips::{KernelVips, Vip};
+use crate::adapters::watchdog::{DeviceWatchdog, NoWatchdog};
+use crate::config::{Config, MountConfig, ServicesConfig, VipConfig};
+use crate::daemon::{DaemonAdapters, Reconfigure};
+use failover_core::action::HaltReason;
+use failover_core::adapters::{Clock, Failure, Fence, Lease, Services, Watchdog};
+use failover_core::ids::DiskId;
+use failover_core::time::Instant;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What is to be done with the watchdog when the daemon ends.
+#[derive(Clone, Default)]
+pub struct WatchdogEnd(Arc<Mutex<Option<DeviceWatchdog>>>);
+
+impl WatchdogEnd {
+    /// Disarms it: after an end in order. Otherwise it stays armed, for a successor or for the reset.
+    pub fn disarm(&self) {
+        if let Some(watchdog) = locked(&self.0).take() {
+            watchdog.disarm();
+        }
+    }
+}
+
+impl Watchdog for WatchdogEnd {
+    fn pet(&mut self) {
+        if let Some(watchdog) = locked(&self.0).as_mut() {
+            watchdog.pet();
+        }
+    }
+}
+
+/// Makes everything but the fence from the configuration. Touches the kernel's table for the lease and the watchdog.
+pub fn real(
+    config: &Config,
+    fence: Arc<dyn Fence>,
+) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(BootClock);
+    let vips: Vec<Vip> = config.vips.iter().map(vip).collect();
+    let mut kernel_vips = KernelVips::new(vips)?;
+    // Alone nobody else can have the addresses: there is nothing that a lease could keep apart.
+    let leased = config.has_peer() && !config.vips.is_empty();
+    let lease = match leased {
+        true => Some(NftLease::open(&addresses(config), clock.clone())?),
+        false => None,
+    };
+    if let Some(lease) = &lease {
+        kernel_vips = kernel_vips.announcing_while(lease.end_of_lease(), clock.clone());
+    }
+    let lease = SharedLease(Arc::new(Mutex::new(lease)));
+    let vips = Arc::new(kernel_vips);
+    let watchdog = watchdog(config)?;
+    let adapters = DaemonAdapters {
+        clock,
+        fence,
+        pools: Arc::new(MountPools::new(config.pools.iter().map(pool).collect())?),
+        services: Arc::new(services(&config.services, config.timing.services_ms)?),
+        vips: vips.clone(),
+        lease: Box::new(lease.clone()),
+        watchdog: match config.watchdog {
+            Some(_) => Box::new(watchdog.clone()),
+            None => Box::new(NoWatchdog),
+        },
+        reset: reset(config),
+        reconfigure: Some(reconfigure(lease, vips)),
+    };
+    Ok((adapters, watchdog))
+}
+
+fn vip(config: &VipConfig) -> Vip {
+    Vip {
+        interface: config.interface.clone(),
+        address: config.address.ip,
+        prefix: config.address.prefix,
+    }
+}
+
+fn addresses(config: &Config) -> Vec<IpAddr> {
+    config.vips.iter().map(|vip| vip.address.ip).collect()
+}
+
+fn pool(config: &MountConfig) -> MountPool {
+    MountPool {
+        name: config.name.clone(),
+        device: config.device.clone(),
+        mountpoint: config.mountpoint.clone(),
+        fstype: config.fstype.clone(),
+        options: config.options.join(","),
+        disks: config.disks.iter().map(|name| DiskId::of(name)).collect(),
+    }
+}
+
+fn services(config: &ServicesConfig, deadline_ms: u64) -> Result<ServiceList, Failure> {
+    let mut list: Vec<Box<dyn Services>> = Vec::new();
+    let mut units: Vec<String> = config.target.iter().cloned().collect();
+    units.extend(config.units.iter().cloned());
+    if !units.is_empty() {
+        let deadline = Duration::from_millis(deadline_ms);
+        list.push(Box::new(SystemdServices::new(units, deadline)?));
+    }
+    for hook in &config.hooks {
+        let timeout = Duration::from_millis(hook.timeout_ms);
+        let one = |command: &Vec<String>| {
+            vec![Hook {
+                command: command.clone(),
+                timeout,
+            }]
+        };
+        let hook = ExecServices::new(one(&hook.start), one(&hook.stop))?;
+        list.push(Box::new(hook));
+    }
+    Ok(ServiceList::new(list))
+}
+
+fn watchdog(config: &Config) -> Result<WatchdogEnd, Failure> {
+    let end = WatchdogEnd::default();
+    if let Some(watchdog) = &config.watchdog {
+        let timeout = Duration::from_secs(u64::from(watchdog.timeout_s));
+        *locked(&end.0) = Some(DeviceWatchdog::open(&watchdog.device, timeout)?);
+    }
+    Ok(end)
+}
+
+fn reset(config: &Config) -> Arc<dyn Fn(&HaltReason) + Send + Sync> {
+    let reset: Box<dyn Reset> = match &config.reset.command {
+        Some(command) => Box::new(CommandReset {
+            command: command.clone(),
+        }),
+        None => Box::new(KernelReset::default()),
+    };
+    Arc::new(move |reason| {
+        if let Err(error) = reset.reset(&reason.to_string()) {
+            tracing::error!("this controller can't be reset: {error}; power it off by hand");
+        }
+    })
+}
+
+fn reconfigure(lease: SharedLease, vips: Arc<KernelVips>) -> Reconfigure {
+    Arc::new(move |old, new, on| {
+        if new.has_peer() && old.vips.is_empty() != new.vips.is_empty() {
+            return Err(Failure(
+                "the first virtual address can't be added, nor the last removed, at run time; restart the daemon"
+                    .to_owned(),
+            ));
+        }
+        let list: Vec<Vip> = new.vips.iter().map(vip).collect();
+        // Silenced before they appear; those that left fall silent only after they are off.
+        let mut both = addresses(old);
+        both.extend(addresses(new));
+        both.sort();
+        both.dedup();
+        lease.set_vips(&both)?;
+        vips.change_to(list, on)?;
+        lease.set_vips(&addresses(new))
+    })
+}
+
+/// The lease of the control thread, whose list of addresses another thread may change.
+#[derive(Clone)]
+struct SharedLease(Arc<Mutex<Option<NftLease>>>);
+
+impl SharedLease {
+    fn set_vips(&self, vips: &[IpAddr]) -> Result<(), Failure> {
+        match locked(&self.0).as_mut() {
+            Some(lease) => lease.set_vips(vips),
+            None => Ok(()),
+        }
+    }
+
+    fn with(&self, act: impl FnOnce(&mut NftLease) -> Result<(), Failure>) -> Result<(), Failure> {
+        locked(&self.0).as_mut().map_or(Ok(()), act)
+    }
+}
+
+impl Lease for SharedLease {
+    fn grant(&mut self, now: Instant, until: Instant) -> Result<(), Failure> {
+        self.with(|lease| lease.grant(now, until))
+    }
+
+    fn renew(&mut self, now: Instant, until: Instant) -> Result<(), Failure> {
+        self.with(|lease| lease.renew(now, until))
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        self.with(NftLease::end)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

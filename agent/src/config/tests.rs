@@ -1,0 +1,210 @@
+//! Mistakes in a configuration and how they are named.
+
+use super::*;
+use std::path::Path;
+
+/// A folder with a key, and a good configuration of a pair.
+fn good() -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = dir.path().join("pair.key");
+    PairKey::create(&key).expect("a key");
+    let text = format!(
+        r#"node = "B"
+pair_key = "{}"
+disks = ["d1", "d2", "d3"]
+critical_interfaces = ["eth0"]
+
+[timing]
+beat_ms = 40
+
+[[links]]
+local = "10.0.1.2:7400"
+peer = "10.0.1.1:7400"
+
+[[links]]
+local = "[fd00::2]:7400"
+peer = "[fd00::1]:7400"
+interface = "hb1"
+
+[[vips]]
+interface = "eth0"
+address = "192.0.2.10/24"
+
+[[pools]]
+name = "tank"
+device = "/dev/sda1"
+mountpoint = "/srv/tank"
+fstype = "ext4"
+"#,
+        key.display()
+    );
+    (dir, text)
+}
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(text, Path::new("/etc/f.toml"))
+}
+
+#[test]
+fn a_good_one_is_read() {
+    let (_dir, text) = good();
+    let config = parse(&text).expect("good");
+    let core = config.core();
+    assert_eq!((core.node, core.links, core.has_peer), (Node::B, 2, true));
+    assert_eq!(core.pair, config.pair_key.as_ref().expect("a key").tag());
+    assert_eq!((core.timing.beat_ms, core.timing.dead_ms), (40, 250));
+    assert!(core.disks.is_sorted());
+    let words = explain(&config);
+    assert!(
+        words.contains("link 1: [fd00::2]:7400 to [fd00::1]:7400 on hb1"),
+        "{words}"
+    );
+    assert!(words.contains("beat_ms = 40 (default 50)"), "{words}");
+    assert!(words.contains("RDMA"), "{words}");
+}
+
+/// One mistake each: what to replace, by what, and what the message must start with.
+#[test]
+fn every_mistake_is_named_with_line_key_and_remedy() {
+    let (_dir, text) = good();
+    let cases = [
+        (
+            "node = \"B\"",
+            "node = \"C\"",
+            ":1: node: unknown variant `C`",
+        ),
+        (
+            "node = \"B\"",
+            "nod = \"B\"",
+            ":1: nod: unknown field `nod`",
+        ),
+        (
+            "beat_ms = 40",
+            "beat = 40",
+            ":7: timing.beat: unknown field `beat`",
+        ),
+        (
+            "beat_ms = 40",
+            "beat_ms = \"x\"",
+            ":7: timing.beat_ms: invalid type",
+        ),
+        (
+            "beat_ms = 40",
+            "dead_ms = 100",
+            ":7: timing.dead_ms: vip_lease_ms (200) + lease_slack_ms (50) <=",
+        ),
+        (
+            "10.0.1.1:7400",
+            "10.0.1.1",
+            ":11: links[0].peer: invalid socket address",
+        ),
+        (
+            "10.0.1.1:7400",
+            "10.0.1.2:7400",
+            ":11: links[0].peer: 10.0.1.2:7400 is this controller's own",
+        ),
+        (
+            "[fd00::1]:7400",
+            "10.0.9.1:7400",
+            ":15: links[1].peer: 10.0.9.1:7400 and local [fd00::2]:7400 differ",
+        ),
+        (
+            "\"hb1\"",
+            "\"a name too long for it\"",
+            ":16: links[1].interface: \"a name too long",
+        ),
+        (
+            "192.0.2.10/24",
+            "192.0.2.10",
+            ":20: vips[0].address: \"192.0.2.10\" is not an address with a prefix",
+        ),
+        (
+            "192.0.2.10/24",
+            "192.0.2.10/33",
+            ":20: vips[0].address: \"192.0.2.10/33\" is not",
+        ),
+        (
+            "192.0.2.10/24",
+            "10.0.1.1/24",
+            ":20: vips[0].address: 10.0.1.1 is also the address of a heartbeat",
+        ),
+        (
+            "\"d1\", \"d2\"",
+            "\"d1\", \"d1\"",
+            ":3: disks[1]: \"d1\" has the digest of \"d1\"",
+        ),
+        (
+            "\"/srv/tank\"",
+            "\"srv/tank\"",
+            ":25: pools[0].mountpoint: srv/tank is not an absolute path",
+        ),
+        (
+            "name = \"tank\"",
+            "nam = \"tank\"",
+            ":23: pools[0].nam: unknown field `nam`",
+        ),
+        (
+            "fstype = \"ext4\"",
+            "",
+            ":22: pools[0]: missing field `fstype`",
+        ),
+        ("pair.key", "none.key", ":2: pair_key: "),
+    ];
+    for (from, to, expected) in cases {
+        assert!(text.contains(from), "{from}");
+        let errors = parse(&text.replacen(from, to, 1)).expect_err(to);
+        let said = errors.0[0].to_string();
+        let expected = format!("/etc/f.toml{expected}");
+        assert!(said.starts_with(&expected), "{from} -> {to}: {said}");
+        assert!(!errors.0[0].remedy.is_empty());
+    }
+}
+
+#[test]
+fn a_missing_key_and_a_missing_file_are_named() {
+    let (_dir, text) = good();
+    let without: String = text
+        .lines()
+        .filter(|l| !l.starts_with("pair_key"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let errors = parse(&without).expect_err("no key");
+    assert!(errors.to_string().contains("pair_key: missing"), "{errors}");
+    let errors = Config::load(Path::new("/nowhere/f.toml")).expect_err("no file");
+    assert!(
+        errors
+            .to_string()
+            .starts_with("/nowhere/f.toml: can't be read"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_change_is_told_by_key_and_what_cannot_change_is_refused() {
+    let (_dir, text) = good();
+    let old = parse(&text).expect("good");
+    let changed =
+        |from: &str, to: &str| difference(&old, &parse(&text.replace(from, to)).expect(to));
+    assert_eq!(changed("x", "x"), Ok(Difference::default()));
+    assert_eq!(
+        changed("beat_ms = 40", "beat_ms = 45")
+            .expect("may")
+            .changed,
+        ["timing.beat_ms"]
+    );
+    let vips = changed("192.0.2.10", "192.0.2.11").expect("may");
+    assert_eq!(
+        (vips.changed, vips.vips, vips.interfaces),
+        (vec!["vips".to_owned()], true, false)
+    );
+    let both = text
+        .replace("10.0.1.1:7400", "10.0.1.3:7400")
+        .replace("\"d3\"", "\"d4\"");
+    let refused = difference(&old, &parse(&both).expect("good")).expect_err("may not");
+    assert_eq!(refused.0, ["links", "disks"]);
+    assert!(
+        refused
+            .to_string()
+            .starts_with("links, disks can't change at run time")
+    );
+}
