@@ -140,6 +140,7 @@ impl Controller {
             return;
         }
         self.choose_phase(now);
+        self.roll_missed(now);
         self.roll(now);
         self.verify(now);
         self.renew_lease(now);
@@ -302,16 +303,35 @@ impl Controller {
     pub(crate) fn roll_all(&mut self, now: Instant) {
         self.owner.beat = (self.owner.beat + 1) & 0xfff;
         let wide = self.rolls_wide(now);
-        let to = self.key(self.owner.phase, self.epoch);
         let ids: Vec<DiskId> = match wide && self.state != State::FencingRest {
             true => self.disks.all.keys().copied().collect(),
             false => self.disks.arbiter_ids(),
         };
+        self.roll_disks(now, ids);
+    }
+
+    /// Looks and rolls keep the same pace: a disk that is being looked at whenever it should roll would seem dead.
+    fn roll_missed(&mut self, now: Instant) {
+        let missed = |disk: &&Disk| disk.roll_missed && disk.busy.is_none();
+        let ids: Vec<DiskId> = self
+            .disks
+            .all
+            .values()
+            .filter(missed)
+            .map(|disk| disk.id)
+            .collect();
+        self.roll_disks(now, ids);
+    }
+
+    fn roll_disks(&mut self, now: Instant, ids: Vec<DiskId>) {
+        let to = self.key(self.owner.phase, self.epoch);
         for id in ids {
             let Some(disk) = self.disks.all.get_mut(&id) else {
                 continue;
             };
-            let Some(from) = disk.ours.filter(|_| disk.busy.is_none() && !disk.lost) else {
+            let ours = disk.ours.filter(|_| !disk.lost);
+            disk.roll_missed = ours.is_some() && disk.busy.is_some();
+            let Some(from) = ours.filter(|_| disk.busy.is_none()) else {
                 continue;
             };
             // A roll says that the key is ours; what else is on the disk only a look says.
