@@ -14,6 +14,8 @@ use failover_api::Severity;
 use std::time::Duration;
 
 /// Failed operations in a row after which an arbiter is replaced.
+/// Time that the answer to a roll is expected to take, for choosing which disks to roll.
+const ROLL_ANSWER_MS: u64 = 50;
 const ARBITER_FAILURES: u32 = 3;
 /// Pause between two attempts to take lost disks back.
 const REPAIR_PAUSE_MS: u64 = 1000;
@@ -302,7 +304,8 @@ impl Controller {
     /// One roll on each arbiter; on every disk while the links are silent, for a taker that can't read the arbiters.
     pub(crate) fn roll_all(&mut self, now: Instant) {
         self.owner.beat = (self.owner.beat + 1) & 0xfff;
-        let wide = self.rolls_wide(now);
+        // Wide already where the echo will be stale before the roll is answered: a narrow one would prove nothing then.
+        let wide = self.rolls_wide(now + ms(ROLL_ANSWER_MS));
         let ids: Vec<DiskId> = match wide && self.state != State::FencingRest {
             true => self.disks.all.keys().copied().collect(),
             false => self.disks.arbiter_ids(),
