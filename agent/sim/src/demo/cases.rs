@@ -114,6 +114,8 @@ pub struct CaseRun {
     pub dark: u64,
     /// Longest time between two acknowledgements, microseconds.
     pub gap: u64,
+    /// When it began, microseconds after the event.
+    pub gap_at: i64,
     /// Transitions of the two state machines.
     pub transitions: u64,
     /// Of a takeover or handover: phases and their microseconds.
@@ -295,6 +297,7 @@ fn measure(pair: &mut Pair, case: Case, deed: &Deed) -> Result<CaseRun, Stop> {
         let book = pair.client.book();
         let gap: Gap = book.longest_gap(deed.at, end);
         run.gap = gap.micros();
+        run.gap_at = gap.from as i64 - deed.at as i64;
         run.dark = book.dark(deed.at, end);
         if book.own_lateness(deed.at) > 20_000 {
             run.faults.push(format!(
@@ -380,9 +383,10 @@ fn phases(history: &[HistoryRecord], new: Node) -> BTreeMap<String, u64> {
 fn tell(pair: &Pair, case: Case, run: &CaseRun) {
     let ms = |micros: u64| micros as f64 / 1000.0;
     let mut text = format!(
-        "client: dark for {:.0} ms, longest gap {:.0} ms; whole again after {:.0} ms",
+        "client: dark for {:.0} ms, longest gap {:.0} ms ({:.0} ms after the event); whole again after {:.0} ms",
         ms(run.dark),
         ms(run.gap),
+        run.gap_at as f64 / 1000.0,
         ms(run.whole)
     );
     if let (Some(silent), Some(margin)) = (run.silent, run.margin) {
