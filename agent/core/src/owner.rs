@@ -13,9 +13,9 @@ use crate::time::{Instant, ms};
 use failover_api::Severity;
 use std::time::Duration;
 
-/// Failed operations in a row after which an arbiter is replaced.
 /// Time that the answer to a roll is expected to take, for choosing which disks to roll.
 const ROLL_ANSWER_MS: u64 = 50;
+/// Failed operations in a row after which an arbiter is replaced.
 const ARBITER_FAILURES: u32 = 3;
 /// Pause between two attempts to take lost disks back.
 const REPAIR_PAUSE_MS: u64 = 1000;

@@ -1,5 +1,19 @@
 //! Pretend hardware, the simulator and the demo.
 
+#[macro_use]
+pub mod story;
+
+pub mod coverage;
 pub mod demo;
 pub mod disk;
+pub mod enclosure;
+pub mod faults;
+pub mod invariants;
+mod lanes;
+pub mod machine;
+pub mod plan;
+pub mod queue;
+pub mod rng;
+pub mod runner;
 pub mod shelf;
+pub mod world;

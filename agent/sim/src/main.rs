@@ -1,16 +1,106 @@
-//! The simulator and the demo.
+//! The command line of the simulator and the demo.
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use failover_sim::demo::{self, DemoCommand};
+use failover_sim::runner::{run_seed, run_seeds};
+use failover_sim::story::Story;
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Pretend hardware for failoverd: the demo and the simulator
-#[derive(Parser, Debug)]
+/// Pretend hardware for failoverd: the demo, seeded simulation, mutants, scenarios.
+#[derive(Parser)]
+#[command(name = "failover-sim", version)]
 struct Arguments {
     #[command(subcommand)]
-    command: DemoCommand,
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run seeds, each a pair of real controllers on pretend hardware with faults of its own.
+    Seeds {
+        /// How many.
+        #[arg(default_value_t = 1000)]
+        count: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 1)]
+        start: u64,
+        /// Threads; one per core by default.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// End after this many seconds.
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Go on until so many seeds broke a rule.
+        #[arg(long, default_value_t = 1)]
+        violations: usize,
+        /// Only the summary.
+        #[arg(long)]
+        brief: bool,
+        /// Only this seed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Tell its story.
+        #[arg(long, requires = "seed")]
+        trace: bool,
+    },
+    /// Tell the story of one seed.
+    Trace {
+        /// Which.
+        seed: u64,
+    },
+    #[command(flatten)]
+    Demo(DemoCommand),
 }
 
 fn main() -> ExitCode {
-    demo::execute(Arguments::parse().command)
+    match Arguments::parse().command {
+        Command::Seeds {
+            seed: Some(seed),
+            trace,
+            ..
+        } => one_seed(seed, trace),
+        Command::Seeds {
+            count,
+            start,
+            jobs,
+            seconds,
+            violations,
+            brief,
+            seed: None,
+            trace: _,
+        } => {
+            let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+            let limit = seconds.map(Duration::from_secs);
+            let jobs = jobs.unwrap_or_else(cores);
+            let run = run_seeds(start, count, jobs, violations, limit);
+            print!("{}", run.report(!brief));
+            code(run.violations.is_empty())
+        }
+        Command::Trace { seed } => one_seed(seed, true),
+        Command::Demo(command) => demo::execute(command),
+    }
+}
+
+fn one_seed(seed: u64, trace: bool) -> ExitCode {
+    let story = if trace { Story::Print } else { Story::Off };
+    let (_, violation) = run_seed(seed, story);
+    match &violation {
+        Some(violation) => println!(
+            "VIOLATION of {} in seed {seed} at {:.3} s: {}",
+            violation.rule,
+            violation.at as f64 / 1e6,
+            violation.text
+        ),
+        None => println!("seed {seed}: no violation"),
+    }
+    code(violation.is_none())
+}
+
+fn code(good: bool) -> ExitCode {
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

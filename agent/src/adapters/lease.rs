@@ -16,7 +16,7 @@
 use super::nft::{
     Batch, ChainSpec, Expr, Family, NftError, NftSocket, SetSpec, TABLE_OWNER, TABLE_PERSIST,
 };
-use failover_core::adapters::{Clock, Failure, Lease};
+use failover_core::adapters::{Change, Clock, Failure, Lease};
 use failover_core::time::Instant;
 use nix::errno::Errno;
 use std::net::IpAddr;
@@ -545,10 +545,41 @@ fn replace(
         Ok(()) => Ok(()),
         Err(NftError::Refused {
             step: "add the table",
-            errno: Errno::EOPNOTSUPP,
+            // Linux before 5.12 says EINVAL of a flag that it doesn't know.
+            errno: Errno::EOPNOTSUPP | Errno::EINVAL,
         }) if protection != Protection::Plain => Err(OpenError::Unsupported),
         Err(error) => Err(OpenError::Nft(error)),
     }
+}
+
+/// Removes tables that an earlier run left behind: for a daemon that needs no lease (no peer, no addresses), whose
+/// addresses they would silence. Without nf_tables there is nothing to remove.
+pub fn remove_tables() -> Result<Change, Failure> {
+    let failed = |error| failure("the tables of an earlier lease were not removed", &error);
+    let Ok(mut socket) = NftSocket::open() else {
+        return Ok(Change::AlreadySo);
+    };
+    let mut batch = Batch::new();
+    let mut found = false;
+    for family in [Family::Inet, Family::Arp] {
+        match socket.has_table(family, TABLE) {
+            Ok(true) => {
+                batch.delete_table(family, TABLE);
+                found = true;
+            }
+            Ok(false) => {}
+            Err(NftError::Refused {
+                errno: Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EAFNOSUPPORT,
+                ..
+            }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    if !found {
+        return Ok(Change::AlreadySo);
+    }
+    socket.run(&mut batch).map_err(failed)?;
+    Ok(Change::Made)
 }
 
 fn failure(what: &str, error: &NftError) -> Failure {

@@ -161,6 +161,7 @@ mod tests {
             mac: None,
             loopback: false,
             up,
+            xdp: false,
         }
     }
 

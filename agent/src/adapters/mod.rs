@@ -13,6 +13,7 @@ mod block;
 pub mod clock;
 pub mod hooks;
 pub mod lease;
+pub mod lease_thread;
 pub mod link_watch;
 pub mod mount_pools;
 mod mounts;

@@ -38,6 +38,8 @@ pub(crate) struct Interface {
     pub(crate) loopback: bool,
     /// Administratively up, with a carrier.
     pub(crate) up: bool,
+    /// A program sees its packets before any filter does.
+    pub(crate) xdp: bool,
 }
 
 /// An address on an interface.
@@ -172,15 +174,21 @@ fn encode(request: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
     bytes
 }
 
-/// The attributes of a message after its family header; stops at the first malformed one.
+/// The attributes of a message after its family header.
 fn attributes<'a>(
     message: &Message<'a>,
     header_len: usize,
 ) -> impl Iterator<Item = (u16, &'a [u8])> {
-    let mut rest = message
-        .bytes
-        .get(HEADER_LEN + header_len..)
-        .unwrap_or_default();
+    nested(
+        message
+            .bytes
+            .get(HEADER_LEN + header_len..)
+            .unwrap_or_default(),
+    )
+}
+
+/// Attributes one after the other; stops at the first malformed one.
+fn nested(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let head = rest.get(..4)?;
         let len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
@@ -211,6 +219,7 @@ fn link_report(message: &Message<'_>) -> Option<LinkReport> {
     let flags = u32_at(body, 8)?;
     let mut name = String::new();
     let mut mac = None;
+    let mut xdp = false;
     for (attribute, value) in attributes(message, 16) {
         match attribute {
             1 if kind == ARPHRD_ETHER => mac = value.try_into().ok(),
@@ -218,6 +227,8 @@ fn link_report(message: &Message<'_>) -> Option<LinkReport> {
                 let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
                 name = String::from_utf8_lossy(text).into_owned();
             }
+            // IFLA_XDP, in which IFLA_XDP_ATTACHED (2) is one byte.
+            43 => xdp = nested(value).any(|(kind, value)| kind == 2 && value.first() > Some(&0)),
             _ => {}
         }
     }
@@ -227,6 +238,7 @@ fn link_report(message: &Message<'_>) -> Option<LinkReport> {
         mac,
         loopback: flags & IFF_LOOPBACK != 0,
         up: flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP,
+        xdp,
     }))
 }
 
@@ -253,4 +265,64 @@ fn ip_of(value: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(value).map(|octets| IpAddr::V4(Ipv4Addr::from(octets)));
     let v6 = <[u8; 16]>::try_from(value).map(|octets| IpAddr::V6(Ipv6Addr::from(octets)));
     v4.or(v6).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link report with these flags and attributes.
+    fn report(flags: u32, attributes: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_LEN];
+        bytes[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
+        bytes.extend([0, 0]);
+        bytes.extend(ARPHRD_ETHER.to_ne_bytes());
+        bytes.extend(7u32.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(attributes);
+        let len = (bytes.len() as u32).to_ne_bytes();
+        bytes[..4].copy_from_slice(&len);
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Interface> {
+        let message = messages(bytes).next()?;
+        match link_report(&message)? {
+            LinkReport::Is(interface) => Some(interface),
+            LinkReport::Gone(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_link_report_is_understood() {
+        let attributes = [
+            &[9, 0, 3, 0, b'l', b'a', b'n', b'0', 0, 0, 0, 0][..],
+            &[10, 0, 1, 0, 2, 0, 0, 0, 0, 9, 0, 0],
+            &[12, 0, 43, 0x80, 5, 0, 2, 0, 1, 0, 0, 0],
+        ]
+        .concat();
+        let expected = Interface {
+            index: 7,
+            name: "lan0".to_owned(),
+            mac: Some([2, 0, 0, 0, 0, 9]),
+            loopback: false,
+            up: true,
+            xdp: true,
+        };
+        let up = IFF_UP | IFF_LOWER_UP;
+        assert_eq!(read(&report(up, &attributes)), Some(expected.clone()));
+        let no_carrier = read(&report(IFF_UP, &attributes)).expect("a report");
+        assert!(!no_carrier.up);
+    }
+
+    #[test]
+    fn a_malformed_report_harms_nothing() {
+        for len in 0..40 {
+            let whole = report(IFF_UP, &[200, 0, 3, 0, b'x']);
+            let _ = read(&whole[..len.min(whole.len())]);
+        }
+        let named = read(&report(IFF_UP, &[200, 0, 3, 0, b'x'])).expect("a report");
+        assert_eq!(named.name, "");
+    }
 }

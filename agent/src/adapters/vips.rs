@@ -86,6 +86,30 @@ impl KernelVips {
         Ok(held.iter().filter(|h| ours(h)).map(|h| h.address).collect())
     }
 
+    /// What of these addresses the lease can't cover on this machine, one sentence each: for the configuration check.
+    pub fn not_covered(&self) -> Result<Vec<String>, Failure> {
+        let interfaces = open()?.interfaces().map_err(unreadable)?;
+        let mut found = Vec::new();
+        for vip in self.configured() {
+            let Some(interface) = interfaces.iter().find(|i| i.name == vip.interface) else {
+                continue;
+            };
+            if interface.xdp {
+                found.push(format!(
+                    "{vip}: an XDP program on the interface sees packets before the lease's filter; detach it, or \
+                     see that it leaves the virtual addresses alone"
+                ));
+            }
+            if interface.mac.is_none() && !interface.loopback {
+                found.push(format!(
+                    "{vip}: the interface is not Ethernet: neighbours are not told of a takeover, and its ARP is \
+                     not filtered (IP is)"
+                ));
+            }
+        }
+        Ok(found)
+    }
+
     /// Changes the list. With `on`, addresses that left the list are removed and new ones added; those in both are
     /// not touched. Without `on`, those that left are removed all the same, should they be there.
     pub fn change_to(&self, vips: Vec<Vip>, on: bool) -> Result<Change, Failure> {

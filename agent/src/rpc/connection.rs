@@ -64,6 +64,7 @@ pub(super) async fn run(
     let mut connection = Connection {
         socket: &mut socket,
         session,
+        hub: &hub,
         outlet: outlet.clone(),
         events,
         calls: JoinSet::new(),
@@ -100,6 +101,7 @@ fn check_path(request: &Request, response: Response) -> Result<Response, ErrorRe
 struct Connection<'a> {
     socket: &'a mut WebSocketStream<UnixStream>,
     session: Arc<Session>,
+    hub: &'a Hub,
     outlet: Arc<Outlet>,
     events: mpsc::Receiver<String>,
     /// Calls that didn't end at once; bounded by the session's limit of unanswered calls.
@@ -183,11 +185,12 @@ impl Connection<'_> {
         }
     }
 
-    /// Events that came before an answer go out before it.
+    /// Events that came before an answer go out before it, so that nobody hears an old state after a new one.
     async fn answer(&mut self, answer: Option<String>) -> Result<(), End> {
         let Some(answer) = answer else {
             return Ok(());
         };
+        self.hub.deliver();
         while let Ok(event) = self.events.try_recv() {
             self.send(Message::text(event)).await?;
         }
@@ -205,6 +208,7 @@ impl Connection<'_> {
     async fn send(&mut self, message: Message) -> Result<(), End> {
         let sending = self.socket.send(message);
         tokio::select! {
+            biased;
             sent = timeout(self.limits.send, sending) => taken(sent),
             // The rest of the message is lost with the connection.
             () = self.outlet.overrun.notified() => Err(End::Dead("events were not taken in time")),

@@ -1,10 +1,11 @@
 //! The lease of the virtual addresses as a client sees it.
 
 use crate::ns::{Machine, client, ip, isolated, skipped};
-use failover_core::adapters::{Clock, Lease, Vips};
+use failover_core::adapters::{Change, Clock, Lease, Vips};
 use failover_core::time::{Instant, ms};
 use failoverd::adapters::clock::BootClock;
-use failoverd::adapters::lease::{Form, NftLease, Protection, TABLE, probe};
+use failoverd::adapters::lease::{Form, NftLease, Protection, TABLE, probe, remove_tables};
+use failoverd::adapters::lease_thread::LeaseThread;
 use failoverd::adapters::nft::{Batch, Family, NftSocket};
 use failoverd::adapters::vips::{KernelVips, Vip};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -223,8 +224,9 @@ fn neighbours_get_no_answer_without_a_lease() {
         let mut lease = lease();
         let resolves = |vip: &'static str, yes: bool| {
             forget_neighbours(&client);
-            let _ = ask(&client, vip);
+            let asking = ask(&client, vip);
             std::thread::sleep(ms(100));
+            asking.end();
             let table = client.run(move || ip(&format!("neigh show {vip} dev client0")));
             assert_eq!(table.contains("lladdr"), yes, "{vip}: {table}");
         };
@@ -481,6 +483,29 @@ fn the_list_of_addresses_changes_without_a_gap_for_those_that_stay() {
     );
 }
 
+/// A daemon that needs no lease must not leave its addresses silenced by the tables of an earlier run.
+#[test]
+fn tables_of_an_earlier_run_can_be_removed() {
+    isolated("lease::tables_of_an_earlier_run_can_be_removed", || {
+        let client = client();
+        vips().add().expect("added");
+        let (stop, server) = echo(VIP4);
+        assert_eq!(remove_tables(), Ok(Change::AlreadySo));
+        let lease = lease();
+        if lease.protection() == Protection::OwnedAndPersistent {
+            remove_tables().expect_err("in use by a living owner");
+        }
+        drop(lease);
+        assert!(!answered_once(&client, VIP4));
+        assert_eq!(remove_tables(), Ok(Change::Made));
+        assert_eq!(remove_tables(), Ok(Change::AlreadySo));
+        forget_neighbours(&client);
+        assert!(answered_once(&client, VIP4));
+        stop.store(true, Ordering::Relaxed);
+        server.join().expect("the server");
+    });
+}
+
 #[test]
 fn the_probe_names_the_form_and_leaves_nothing() {
     isolated("lease::the_probe_names_the_form_and_leaves_nothing", || {
@@ -488,6 +513,29 @@ fn the_probe_names_the_form_and_leaves_nothing() {
         let mut socket = NftSocket::open().expect("a socket");
         let left = socket.has_table(Family::Inet, "failoverd_probe");
         assert!(!left.expect("an answer"));
+    });
+}
+
+/// As the daemon has it: the lease in its own thread, the calls from the control thread.
+#[test]
+fn the_lease_thread_keeps_the_lease() {
+    isolated("lease::the_lease_thread_keeps_the_lease", || {
+        let client = client();
+        vips().add().expect("added");
+        let (stop, server) = echo(VIP4);
+        let nft = lease();
+        let end = nft.end_of_lease();
+        let mut lease = LeaseThread::start(nft, Arc::new(BootClock), || ()).expect("a thread");
+        lease.grant(now(), now() + ms(5000)).expect("granted");
+        assert!(answered_once(&client, VIP4));
+        for _ in 0..50 {
+            lease.renew(now(), now() + ms(5000)).expect("renewed");
+        }
+        assert!(end.lives(now() + ms(3000)));
+        while lease.end().is_err() {}
+        assert!(!answered_once(&client, VIP4));
+        stop.store(true, Ordering::Relaxed);
+        server.join().expect("the server");
     });
 }
 

@@ -382,6 +382,20 @@ async fn an_update_changes_what_it_names() {
 }
 
 #[tokio::test]
+async fn an_update_answers_what_is_durable_now() {
+    let daemon = Pretend::new(None);
+    let session = session(&daemon, Access::Write);
+    daemon.set_temper(Temper::ReportsLate);
+    let update = json!([{"timeout": 9, "master": false, "disabled": true}]);
+    daemon.change(|report| report.status = Status::Backup);
+    let answer = call(&session, "failover.update", update).await;
+    assert_eq!(
+        answer["result"],
+        json!({"id": 1, "disabled": true, "master": false, "timeout": 9})
+    );
+}
+
+#[tokio::test]
 async fn disabling_in_favour_of_the_peer_hands_over_first() {
     let daemon = Pretend::new(None);
     let session = session(&daemon, Access::Write);

@@ -16,6 +16,8 @@ use tokio::sync::oneshot;
 pub enum Temper {
     /// They are carried out at once.
     Obeys,
+    /// They are carried out, but the report doesn't show it yet.
+    ReportsLate,
     /// They are refused.
     Refuses(i32, &'static str),
     /// They are never answered.
@@ -120,6 +122,9 @@ impl Backend for Pretend {
         match self.temper.lock().unwrap().clone() {
             Temper::Obeys => {
                 self.obey(command);
+                let _ = sender.send(Ok(()));
+            }
+            Temper::ReportsLate => {
                 let _ = sender.send(Ok(()));
             }
             Temper::Refuses(errno, reason) => {

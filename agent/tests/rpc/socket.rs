@@ -321,6 +321,7 @@ async fn a_client_that_says_nothing_is_dropped() {
         handshake: Duration::from_millis(500),
         ping: Duration::from_millis(40),
         unanswered_pings: 10,
+        send: Duration::from_secs(3600),
         ..Limits::default()
     };
     let served = Served::start(limits);
@@ -358,7 +359,12 @@ async fn a_client_that_says_nothing_is_dropped() {
 
 #[tokio::test]
 async fn a_slow_subscriber_is_dropped_and_delays_nobody() {
-    let served = Served::start(Limits::default());
+    // The full queue drops it, not the clock.
+    let limits = Limits {
+        send: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let served = Served::start(limits);
     let mut slow = served.client().await;
     let mut quick = served.client().await;
     for client in [&mut slow, &mut quick] {
@@ -435,8 +441,30 @@ async fn events_go_to_those_who_want_them() {
 }
 
 #[tokio::test]
-async fn who_would_miss_events_is_disconnected() {
+async fn an_answer_never_overtakes_an_event() {
     let served = Served::start(Limits::default());
+    let mut client = served.client().await;
+    client
+        .call("core.subscribe", json!(["failover.status"]))
+        .await;
+    for round in 0..100 {
+        let status = [Status::Backup, Status::Master][round % 2];
+        served.daemon.walk(&[status]);
+        let event = client.call("failover.status", json!([])).await;
+        assert_eq!(event["params"]["fields"], json!({"status": status}));
+        assert_eq!(client.text().await["result"], json!(status));
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn who_would_miss_events_is_disconnected() {
+    // Each connection has room for all events; the ring before them has not.
+    let limits = Limits {
+        waiting_events: 10_000,
+        ..Limits::default()
+    };
+    let served = Served::start(limits);
     let mut subscriber = served.client().await;
     let mut other = served.client().await;
     subscriber.call("core.subscribe", json!(["*"])).await;

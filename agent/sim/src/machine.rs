@@ -1,0 +1,373 @@
+//! One controller's machine: what its kernel holds and outlives the daemon, what its journal holds and outlives the
+//! power, and the daemon that runs on it.
+
+use crate::plan::{Plan, disk_index};
+use failover_core::action::{Entry, Outcome, OwnerRecord, Restored, Work};
+use failover_core::adapters::{Adapters, Change, Failure, Journal, Pools, Services, Vips};
+use failover_core::controller::Controller;
+use failover_core::event::Event;
+use failover_core::ids::{DiskId, Node, OpId, PoolId};
+use failover_core::perform::perform;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard};
+
+/// Lane of the journal.
+pub const LANE_JOURNAL: usize = 0;
+/// Lane of the services.
+pub const LANE_SERVICES: usize = 1;
+/// Lane of the addresses.
+pub const LANE_VIPS: usize = 2;
+/// Lane of reading ahead.
+pub const LANE_PRESCAN: usize = 3;
+/// Lane of the first pool; one for each.
+pub const LANE_POOLS: usize = 4;
+
+/// What the kernel and the disks of a machine hold.
+#[derive(Clone, Debug, Default)]
+pub struct Kernel {
+    /// By pool: the disks that it was imported with, a bit each.
+    pub imported: Vec<Option<u8>>,
+    /// By pool: an import or export runs, and the disks that an import uses.
+    pub importing: Vec<Option<u8>>,
+    /// By pool: an export runs; nothing new is written.
+    pub exporting: Vec<bool>,
+    /// Services run.
+    pub services: bool,
+    /// Addresses are on.
+    pub vips: bool,
+    /// End of the VIP lease, true time.
+    pub lease_until: Option<u64>,
+    /// The journal, as a restart would read it.
+    pub durable: Restored,
+    /// The owner record of the runtime folder.
+    pub owner: Option<OwnerRecord>,
+}
+
+impl Kernel {
+    /// Whether anything of a pool can be written by this machine.
+    pub fn writes(&self, pool: usize) -> Option<u8> {
+        if self.exporting[pool] {
+            return None;
+        }
+        self.imported[pool].or(self.importing[pool])
+    }
+
+    /// Whether the virtual addresses answer at `now`.
+    pub fn answers(&self, now: u64) -> bool {
+        self.vips && self.lease_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether any pool is imported.
+    pub fn has_pool(&self) -> bool {
+        self.imported.iter().any(Option::is_some)
+    }
+
+    /// Everything that a power loss takes.
+    pub fn lose_power(&mut self) {
+        let pools = self.imported.len();
+        self.imported = vec![None; pools];
+        self.importing = vec![None; pools];
+        self.exporting = vec![false; pools];
+        self.services = false;
+        self.vips = false;
+        self.lease_until = None;
+        self.owner = None;
+    }
+}
+
+/// Work on a lane.
+#[derive(Clone, Debug)]
+pub struct LaneWork {
+    /// Run of the daemon that asked.
+    pub life: u32,
+    /// Its number.
+    pub op: OpId,
+    /// What.
+    pub work: Work,
+    /// How it will go.
+    pub fate: Fate,
+}
+
+/// How a piece of work goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// As it should.
+    Works,
+    /// Fails without effect.
+    Fails,
+    /// Has its effect and is reported as failed.
+    WorksButFails,
+    /// The daemon died before it began in earnest: no effect.
+    Void,
+}
+
+/// Work of one kind, one at a time, in the order asked.
+#[derive(Clone, Debug, Default)]
+pub struct Lane {
+    /// What runs.
+    pub running: Option<LaneWork>,
+    /// What waits.
+    pub waiting: VecDeque<LaneWork>,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    /// Number of the run.
+    pub life: u32,
+    /// The product.
+    pub controller: Controller,
+    /// Its random number.
+    pub session: u64,
+    /// Stopped by SIGSTOP.
+    pub paused: bool,
+    /// What came in meanwhile.
+    pub inbox: Vec<Event>,
+    /// Disk tasks whose answer came in meanwhile.
+    pub held_tasks: Vec<u32>,
+    /// The timeout that is on the agenda.
+    pub wake_at: Option<u64>,
+    /// When it started, or ran again after a pause.
+    pub running_since: u64,
+    /// Since when its state is what it is.
+    pub state_since: u64,
+    /// Timeouts taken at this very moment: a loop that never rests is found by it.
+    pub wakes_now: (u64, u32),
+}
+
+/// One machine.
+pub struct Machine {
+    /// Which.
+    pub node: Node,
+    /// Has power.
+    pub powered: bool,
+    /// Number of the run.
+    pub boot: u32,
+    /// Its clock's zero, true time; negative times are before the world began.
+    pub clock_zero: i64,
+    /// Kernel, journal, runtime folder.
+    pub kernel: Kernel,
+    /// Lanes.
+    pub lanes: Vec<Lane>,
+    /// The daemon, if it runs.
+    pub daemon: Option<Daemon>,
+    /// When the watchdog was petted; armed by the first.
+    pub petted: Option<u64>,
+    /// The daemon was told to stop: whether it comes back at once.
+    pub stopping: Option<bool>,
+    /// The clients' network has a carrier.
+    pub lan_up: bool,
+}
+
+impl Machine {
+    /// A machine with power and nothing else.
+    pub fn new(node: Node, plan: &Plan, clock_zero: i64) -> Machine {
+        let pools = plan.pools.len();
+        Machine {
+            node,
+            powered: true,
+            boot: 0,
+            clock_zero,
+            kernel: Kernel {
+                imported: vec![None; pools],
+                importing: vec![None; pools],
+                exporting: vec![false; pools],
+                ..Kernel::default()
+            },
+            lanes: vec![Lane::default(); LANE_POOLS + pools],
+            daemon: None,
+            petted: None,
+            stopping: None,
+            lan_up: true,
+        }
+    }
+
+    /// The lane of a piece of work.
+    pub fn lane_of(work: &Work) -> usize {
+        match work {
+            Work::Disk { .. } | Work::Record(_) | Work::Remember(_) => LANE_JOURNAL,
+            Work::Prescan(_) => LANE_PRESCAN,
+            Work::Import { pool, .. } | Work::Export(pool) => LANE_POOLS + usize::from(pool.0),
+            Work::StartServices | Work::StopServices => LANE_SERVICES,
+            Work::AddVips | Work::RemoveVips | Work::AnnounceVips => LANE_VIPS,
+        }
+    }
+}
+
+/// The machine's adapters while one piece of work is carried out.
+struct Rig<'a> {
+    kernel: Mutex<&'a mut Kernel>,
+    plan: &'a Plan,
+    /// Disks that refuse this machine's writes, a bit each.
+    refusing: u8,
+    fate: Fate,
+}
+
+/// Carries out work that isn't disk work with the product's own `perform`.
+pub fn carry_out(
+    kernel: &mut Kernel,
+    plan: &Plan,
+    refusing: u8,
+    fate: Fate,
+    work: &Work,
+) -> Outcome {
+    if fate == Fate::Void {
+        return Outcome::Failed("the daemon died".to_owned());
+    }
+    let rig = Rig {
+        kernel: Mutex::new(kernel),
+        plan,
+        refusing,
+        fate,
+    };
+    let adapters = Adapters {
+        pools: &rig,
+        services: &rig,
+        vips: &rig,
+        journal: &rig,
+    };
+    perform(work, &adapters)
+}
+
+impl<'a> Rig<'a> {
+    fn kernel(&self) -> MutexGuard<'_, &'a mut Kernel> {
+        self.kernel
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Runs an effect according to the fate drawn for it.
+    fn attempt<T>(&self, effect: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        let failure = || Failure("the pretend hardware failed".to_owned());
+        match self.fate {
+            Fate::Works => effect(),
+            Fate::Fails | Fate::Void => Err(failure()),
+            Fate::WorksButFails => effect().and_then(|_| Err(failure())),
+        }
+    }
+
+    fn too_few(&self, pool: usize, usable: u8) -> bool {
+        let plan = &self.plan.pools[pool];
+        let lacking = plan.disks.iter().filter(|disk| usable >> **disk & 1 == 0);
+        lacking.count() > usize::from(plan.spare)
+    }
+}
+
+/// Disks as a set of bits.
+pub fn disk_bits(disks: &[DiskId]) -> u8 {
+    disks
+        .iter()
+        .fold(0, |bits, id| bits | 1 << (disk_index(*id) & 7))
+}
+
+impl Pools for Rig<'_> {
+    fn prescan(&self, _pool: PoolId) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn discard(&self, _pool: PoolId) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn import(&self, pool: PoolId, won: &[DiskId]) -> Result<Change, Failure> {
+        self.attempt(|| {
+            let index = usize::from(pool.0);
+            if self.kernel().imported[index].is_some() {
+                return Ok(Change::AlreadySo);
+            }
+            let won = disk_bits(won);
+            if self.too_few(index, won) {
+                return Err(Failure(format!("pool {index} needs disks that aren't won")));
+            }
+            if self.too_few(index, won & !self.refusing) {
+                return Err(Failure(format!("pool {index}: writing its labels failed")));
+            }
+            let disks = self.plan.pools[index]
+                .disks
+                .iter()
+                .fold(0, |bits, disk| bits | 1 << disk);
+            self.kernel().imported[index] = Some(disks & won);
+            Ok(Change::Made)
+        })
+    }
+
+    fn export(&self, pool: PoolId) -> Result<Change, Failure> {
+        self.attempt(|| {
+            let index = usize::from(pool.0);
+            if self.kernel().imported[index].is_none() {
+                return Ok(Change::AlreadySo);
+            }
+            if self.too_few(index, !self.refusing) {
+                return Err(Failure(format!("pool {index} is suspended")));
+            }
+            self.kernel().imported[index] = None;
+            Ok(Change::Made)
+        })
+    }
+
+    fn imported(&self, pool: PoolId) -> Result<bool, Failure> {
+        Ok(self.kernel().imported[usize::from(pool.0)].is_some())
+    }
+}
+
+fn changed(was: bool, is: bool) -> Change {
+    if was == is {
+        Change::AlreadySo
+    } else {
+        Change::Made
+    }
+}
+
+impl Services for Rig<'_> {
+    fn start(&self) -> Result<Change, Failure> {
+        self.attempt(|| {
+            let mut kernel = self.kernel();
+            Ok(changed(std::mem::replace(&mut kernel.services, true), true))
+        })
+    }
+
+    fn stop(&self) -> Result<Change, Failure> {
+        self.attempt(|| {
+            let mut kernel = self.kernel();
+            Ok(changed(
+                std::mem::replace(&mut kernel.services, false),
+                false,
+            ))
+        })
+    }
+}
+
+impl Vips for Rig<'_> {
+    fn add(&self) -> Result<Change, Failure> {
+        self.attempt(|| {
+            let mut kernel = self.kernel();
+            Ok(changed(std::mem::replace(&mut kernel.vips, true), true))
+        })
+    }
+
+    fn remove(&self) -> Result<Change, Failure> {
+        self.attempt(|| {
+            let mut kernel = self.kernel();
+            Ok(changed(std::mem::replace(&mut kernel.vips, false), false))
+        })
+    }
+
+    fn announce(&self) -> Result<(), Failure> {
+        self.attempt(|| Ok(()))
+    }
+}
+
+impl Journal for Rig<'_> {
+    fn record(&self, entry: &Entry) -> Result<(), Failure> {
+        self.attempt(|| {
+            self.kernel().durable.apply(entry.clone());
+            Ok(())
+        })
+    }
+
+    fn remember(&self, owner: Option<&OwnerRecord>) -> Result<(), Failure> {
+        self.attempt(|| {
+            self.kernel().owner = owner.cloned();
+            Ok(())
+        })
+    }
+}
