@@ -89,7 +89,7 @@ impl Pair {
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             mask.add(signal);
         }
-        // Blocked before any thread exists, so that the descriptor gets them; children start with none blocked.
+        // Blocked before any thread exists, so that the descriptor gets them.
         mask.thread_block().map_err(io::Error::from)?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&mask, flags).map_err(io::Error::from)?;

@@ -2,7 +2,7 @@
 
 use super::namespaces::NetworkNamespace;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 use std::ffi::OsStr;
@@ -44,6 +44,8 @@ impl Process {
             .process_group(0);
         let prepare = move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // The demo takes its signals from a descriptor and has them blocked.
+            SigSet::empty().thread_set_mask()?;
             if getppid() != parent {
                 return Err(io::Error::other("the demo ended meanwhile"));
             }
@@ -52,7 +54,7 @@ impl Process {
                 None => Ok(()),
             }
         };
-        // SAFETY: between fork and exec only prctl, getppid and setns are called, all async-signal-safe; an
+        // SAFETY: between fork and exec only prctl, sigprocmask, getppid and setns are called, all async-signal-safe; an
         // error is built without allocation but for the one that ends the child.
         unsafe { command.pre_exec(prepare) };
         let child = command.spawn()?;
