@@ -298,7 +298,11 @@ fn measure(pair: &mut Pair, case: Case, deed: &Deed) -> Result<CaseRun, Stop> {
         let gap: Gap = book.longest_gap(deed.at, end);
         run.gap = gap.micros();
         run.gap_at = gap.from as i64 - deed.at as i64;
-        run.dark = book.dark(deed.at, end);
+        run.dark = match case {
+            // Nothing was served before: dark until the first answer.
+            Case::Election => book.first_after(deed.at).unwrap_or(end) - deed.at,
+            _ => book.dark(deed.at, end),
+        };
         if book.own_lateness(deed.at) > 20_000 {
             run.faults.push(format!(
                 "the client itself was late by {} ms: its figures are too high",

@@ -124,6 +124,11 @@ impl Book {
             .map(|ack| ack.at)
     }
 
+    /// The first acknowledgement after `from`.
+    pub fn first_after(&self, from: u64) -> Option<u64> {
+        self.acks.iter().find(|ack| ack.at > from).map(|ack| ack.at)
+    }
+
     /// The first acknowledgement by `node` after `from`.
     pub fn first_by(&self, node: Node, from: u64) -> Option<u64> {
         let mut acks = self.acks.iter();

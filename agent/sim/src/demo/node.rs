@@ -12,6 +12,7 @@ use failoverd::adapters::lease::NftLease;
 use failoverd::adapters::vips::{KernelVips, Vip};
 use failoverd::config::Config;
 use failoverd::daemon::{DaemonAdapters, Exit, run};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use std::net::IpAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,8 @@ pub fn serve(surroundings: &Surroundings) -> Result<Exit, String> {
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
+    // As its unit would; an ordinary user's daemon goes on without.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     let config = Config::load(&surroundings.config).map_err(|errors| errors.to_string())?;
     let clock: Arc<dyn Clock> = Arc::new(BootClock);
     let addresses: Vec<IpAddr> = config.vips.iter().map(|vip| vip.address.ip).collect();

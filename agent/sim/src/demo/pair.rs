@@ -58,6 +58,8 @@ struct Machine {
     daemon: Option<Process>,
     boot_at: Option<u64>,
     resets: u64,
+    /// Its daemon was told to end.
+    may_end: bool,
 }
 
 /// The pair with everything around it.
@@ -170,6 +172,7 @@ impl Pair {
         let machine = &mut self.machines[node as usize];
         let daemon = Process::spawn(&arguments, machine.namespace.as_ref(), &log)?;
         machine.daemon = Some(daemon);
+        machine.may_end = false;
         Ok(())
     }
 
@@ -193,6 +196,7 @@ impl Pair {
 
     /// Sends a signal to a controller's daemon.
     pub fn signal_daemon(&mut self, node: Node, signal: Signal) {
+        self.machine(node).may_end |= signal == Signal::SIGTERM;
         if let Some(daemon) = &mut self.machine(node).daemon {
             daemon.signal(signal);
         }
@@ -207,7 +211,18 @@ impl Pair {
     /// Whether the daemon's process has ended.
     pub fn daemon_ended(&mut self, node: Node) -> bool {
         let daemon = self.machine(node).daemon.as_mut();
-        daemon.is_none_or(Process::has_ended)
+        daemon.is_some_and(Process::has_ended)
+    }
+
+    /// Why a daemon ended that should not have: the last line of its log.
+    fn last_words(&self, node: Node) -> String {
+        let log = self.place.node_dir(node).join("daemon.log");
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let last = text.lines().last().unwrap_or("it said nothing");
+        format!(
+            "the daemon of {node} ended by itself: {last} ({})",
+            log.display()
+        )
     }
 
     /// Cuts or mends a heartbeat link.
@@ -255,6 +270,9 @@ impl Pair {
             machine.resets += 1;
         }
         for node in NODES {
+            if self.daemon_ended(node) && !self.machine(node).may_end {
+                return Err(Stop::Broken(self.last_words(node)));
+            }
             let due = self.machines[node as usize].boot_at;
             if due.is_some_and(|at| at <= now_micros()) {
                 self.narrator.say(node, "boots");
