@@ -42,6 +42,8 @@ pub struct Disk {
     pub owed: Option<Key>,
     /// When the next look is due.
     pub look_at: Instant,
+    /// It was busy when it should have been rolled: rolled as soon as it is free.
+    pub roll_missed: bool,
 }
 
 /// A verdict over a jury of disks.
@@ -91,6 +93,7 @@ impl Disks {
             rolled_at: None,
             owed: None,
             look_at: now,
+            roll_missed: false,
         };
         let all: BTreeMap<DiskId, Disk> = config
             .iter()

@@ -13,6 +13,8 @@ use crate::time::{Instant, ms};
 use failover_api::Severity;
 use std::time::Duration;
 
+/// Time that the answer to a roll is expected to take, for choosing which disks to roll.
+const ROLL_ANSWER_MS: u64 = 50;
 /// Failed operations in a row after which an arbiter is replaced.
 const ARBITER_FAILURES: u32 = 3;
 /// Pause between two attempts to take lost disks back.
@@ -140,6 +142,7 @@ impl Controller {
             return;
         }
         self.choose_phase(now);
+        self.roll_missed(now);
         self.roll(now);
         self.verify(now);
         self.renew_lease(now);
@@ -301,17 +304,37 @@ impl Controller {
     /// One roll on each arbiter; on every disk while the links are silent, for a taker that can't read the arbiters.
     pub(crate) fn roll_all(&mut self, now: Instant) {
         self.owner.beat = (self.owner.beat + 1) & 0xfff;
-        let wide = self.rolls_wide(now);
-        let to = self.key(self.owner.phase, self.epoch);
+        // Wide already where the echo will be stale before the roll is answered: a narrow one would prove nothing then.
+        let wide = self.rolls_wide(now + ms(ROLL_ANSWER_MS));
         let ids: Vec<DiskId> = match wide && self.state != State::FencingRest {
             true => self.disks.all.keys().copied().collect(),
             false => self.disks.arbiter_ids(),
         };
+        self.roll_disks(now, ids);
+    }
+
+    /// Looks and rolls keep the same pace: a disk that is being looked at whenever it should roll would seem dead.
+    fn roll_missed(&mut self, now: Instant) {
+        let missed = |disk: &&Disk| disk.roll_missed && disk.busy.is_none();
+        let ids: Vec<DiskId> = self
+            .disks
+            .all
+            .values()
+            .filter(missed)
+            .map(|disk| disk.id)
+            .collect();
+        self.roll_disks(now, ids);
+    }
+
+    fn roll_disks(&mut self, now: Instant, ids: Vec<DiskId>) {
+        let to = self.key(self.owner.phase, self.epoch);
         for id in ids {
             let Some(disk) = self.disks.all.get_mut(&id) else {
                 continue;
             };
-            let Some(from) = disk.ours.filter(|_| disk.busy.is_none() && !disk.lost) else {
+            let ours = disk.ours.filter(|_| !disk.lost);
+            disk.roll_missed = ours.is_some() && disk.busy.is_some();
+            let Some(from) = ours.filter(|_| disk.busy.is_none()) else {
                 continue;
             };
             // A roll says that the key is ours; what else is on the disk only a look says.
