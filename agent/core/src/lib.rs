@@ -28,5 +28,4 @@ mod takeover;
 pub mod time;
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)] // they compare with golden files
 mod tests;
