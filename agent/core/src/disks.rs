@@ -64,6 +64,8 @@ pub struct Disks {
     pub all: BTreeMap<DiskId, Disk>,
     /// Arbiter lists in force.
     pub arbiters: ArbiterList,
+    /// What no disks at all say: yes to a single controller; a pair without disks has no judge.
+    pub of_none: Verdict,
     pair: u16,
 }
 
@@ -112,6 +114,7 @@ impl Disks {
         Disks {
             all,
             arbiters: stored.unwrap_or_else(first),
+            of_none: Verdict::Yes,
             pair,
         }
     }
@@ -138,7 +141,7 @@ impl Disks {
     /// configured disks. `says` answers `None` for a disk that can't tell.
     pub fn verdict(&self, says: impl Fn(&Disk) -> Option<bool>) -> Verdict {
         if self.all.is_empty() {
-            return Verdict::Yes;
+            return self.of_none;
         }
         let mut worst = Verdict::Yes;
         for list in [&self.arbiters.disks, &self.arbiters.previous] {
@@ -163,7 +166,7 @@ impl Disks {
     /// What more than half of all configured disks say.
     pub fn verdict_of_all(&self, says: impl Fn(&Disk) -> Option<bool>) -> Verdict {
         if self.all.is_empty() {
-            return Verdict::Yes;
+            return self.of_none;
         }
         Self::majority(self.all.values().map(says), self.all.len())
     }
