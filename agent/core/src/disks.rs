@@ -42,10 +42,8 @@ pub struct Disk {
     pub owed: Option<Key>,
     /// When the next look is due.
     pub look_at: Instant,
-    /// A roll was due while other work was in flight: it comes as soon as the disk is free.
-    pub roll_waits: bool,
-    /// When our answer to an offer on it was asked for last.
-    pub answered_at: Option<Instant>,
+    /// It was busy when it should have been rolled: rolled as soon as it is free.
+    pub roll_missed: bool,
 }
 
 /// A verdict over a jury of disks.
@@ -66,6 +64,8 @@ pub struct Disks {
     pub all: BTreeMap<DiskId, Disk>,
     /// Arbiter lists in force.
     pub arbiters: ArbiterList,
+    /// What no disks at all say: yes to a single controller; a pair without disks has no judge.
+    pub of_none: Verdict,
     pair: u16,
 }
 
@@ -95,8 +95,7 @@ impl Disks {
             rolled_at: None,
             owed: None,
             look_at: now,
-            roll_waits: false,
-            answered_at: None,
+            roll_missed: false,
         };
         let all: BTreeMap<DiskId, Disk> = config
             .iter()
@@ -115,6 +114,7 @@ impl Disks {
         Disks {
             all,
             arbiters: stored.unwrap_or_else(first),
+            of_none: Verdict::Yes,
             pair,
         }
     }
@@ -141,7 +141,7 @@ impl Disks {
     /// configured disks. `says` answers `None` for a disk that can't tell.
     pub fn verdict(&self, says: impl Fn(&Disk) -> Option<bool>) -> Verdict {
         if self.all.is_empty() {
-            return Verdict::Yes;
+            return self.of_none;
         }
         let mut worst = Verdict::Yes;
         for list in [&self.arbiters.disks, &self.arbiters.previous] {
@@ -166,7 +166,7 @@ impl Disks {
     /// What more than half of all configured disks say.
     pub fn verdict_of_all(&self, says: impl Fn(&Disk) -> Option<bool>) -> Verdict {
         if self.all.is_empty() {
-            return Verdict::Yes;
+            return self.of_none;
         }
         Self::majority(self.all.values().map(says), self.all.len())
     }

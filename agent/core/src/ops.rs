@@ -218,7 +218,6 @@ impl Controller {
         {
             disk.ours = Some(key);
             disk.lost = false;
-            disk.owed = None;
         } else {
             self.owe(id, key);
         }

@@ -4,6 +4,7 @@
 pub mod story;
 
 pub mod coverage;
+pub mod demo;
 pub mod disk;
 pub mod enclosure;
 pub mod faults;
@@ -14,4 +15,5 @@ pub mod plan;
 pub mod queue;
 pub mod rng;
 pub mod runner;
+pub mod shelf;
 pub mod world;

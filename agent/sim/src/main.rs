@@ -1,12 +1,13 @@
-//! The simulator's command line.
+//! The command line of the simulator and the demo.
 
 use clap::{Parser, Subcommand};
+use failover_sim::demo::{self, DemoCommand};
 use failover_sim::runner::{run_seed, run_seeds};
 use failover_sim::story::Story;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Pretend hardware for failoverd: seeded simulation, mutants, scenarios.
+/// Pretend hardware for failoverd: the demo, seeded simulation, mutants, scenarios.
 #[derive(Parser)]
 #[command(name = "failover-sim", version)]
 struct Arguments {
@@ -48,6 +49,8 @@ enum Command {
         /// Which.
         seed: u64,
     },
+    #[command(flatten)]
+    Demo(DemoCommand),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
             code(run.violations.is_empty())
         }
         Command::Trace { seed } => one_seed(seed, true),
+        Command::Demo(command) => demo::execute(command),
     }
 }
 
