@@ -44,6 +44,10 @@ pub struct Disk {
     pub look_at: Instant,
     /// It was busy when it should have been rolled: rolled as soon as it is free.
     pub roll_missed: bool,
+    /// When foreign keys were removed from it last.
+    pub expelled_at: Option<Instant>,
+    /// When our answer to an offer on it was asked for last.
+    pub answered_at: Option<Instant>,
 }
 
 /// A verdict over a jury of disks.
@@ -96,6 +100,8 @@ impl Disks {
             owed: None,
             look_at: now,
             roll_missed: false,
+            expelled_at: None,
+            answered_at: None,
         };
         let all: BTreeMap<DiskId, Disk> = config
             .iter()

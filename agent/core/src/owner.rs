@@ -152,6 +152,18 @@ impl Controller {
         self.reserve_epoch(now);
     }
 
+    /// After our own stall a majority must have been seen as ours before anything is imported: the peer may have
+    /// taken it meanwhile.
+    pub(crate) fn disks_seen_since_stall(&self) -> bool {
+        let stalled = self.last_stall.map(|(at, _)| at);
+        let seen = self.disks.majority_time(|disk| {
+            let looked = disk.look.as_ref().filter(|_| !disk.failed);
+            let seen = disk.rolled_at.max(looked.map(|(asked, _)| *asked));
+            seen.filter(|_| disk.ours.is_some() && !disk.lost)
+        });
+        self.disks.all.is_empty() || seen >= stalled
+    }
+
     // ---- halting -------------------------------------------------------------------------------------------
 
     fn must_halt(&mut self, now: Instant) -> bool {
@@ -459,6 +471,7 @@ impl Controller {
             .collect();
         let (name, was_lost, free) = (disk.name.clone(), disk.lost, disk.busy.is_none());
         let ours = disk.ours.unwrap_or(own);
+        let mixed = keys.iter().any(|key| key.same_run(own) && *key != ours);
         let Some(disk) = self.disks.all.get_mut(&id) else {
             return;
         };
@@ -474,8 +487,19 @@ impl Controller {
             self.notice("FENCE_FOREIGN_KEY", Severity::Alarm, text);
         }
         let expel = here && held && !victims.is_empty() && self.owner.phase != Phase::Offering;
-        if expel && free && self.state != State::FencingRest {
-            self.run_disk(now, Job::Expel(id), DiskWork::Expel { key: ours, victims });
+        let pause = ms(self.config.timing.disk_beat_ms);
+        let Some(disk) = self.disks.all.get_mut(&id) else {
+            return;
+        };
+        let rested = disk.expelled_at.is_none_or(|at| now.since(at) >= pause);
+        if expel && free && rested && self.state != State::FencingRest {
+            disk.expelled_at = Some(now);
+            if mixed {
+                // A path that missed a roll holds an older key: a preempt over it would be a conflict.
+                self.roll_disks(now, vec![id]);
+            } else {
+                self.run_disk(now, Job::Expel(id), DiskWork::Expel { key: ours, victims });
+            }
         }
     }
 
@@ -836,8 +860,10 @@ impl Controller {
             return;
         }
         let at = self.since + ms(self.config.timing.not_serving_ms);
-        self.wake_at(at, "retry");
-        if now >= at {
+        if now < at {
+            self.wake_at(at, "retry");
+        }
+        if now >= at && self.disks_seen_since_stall() {
             self.takeover.again(now);
             self.go(now, states::RETRY);
         }
