@@ -2,7 +2,8 @@
 
 use crate::adapters::clock::BootClock;
 use crate::adapters::hooks::{ExecServices, Hook};
-use crate::adapters::lease::NftLease;
+use crate::adapters::lease::{self, Form, NftLease, Protection};
+use crate::adapters::lease_thread::LeaseThread;
 use crate::adapters::mount_pools::{MountPool, MountPools};
 use crate::adapters::reset::{CommandReset, KernelReset, Reset};
 use crate::adapters::services::ServiceList;
@@ -11,6 +12,7 @@ use crate::adapters::vips::{KernelVips, Vip};
 use crate::adapters::watchdog::{DeviceWatchdog, NoWatchdog};
 use crate::config::{Config, MountConfig, ServicesConfig, VipConfig};
 use crate::daemon::{DaemonAdapters, Reconfigure};
+use crate::realtime;
 use failover_core::action::HaltReason;
 use failover_core::adapters::{Clock, Failure, Fence, Lease, Services, Watchdog};
 use failover_core::ids::DiskId;
@@ -49,15 +51,20 @@ pub fn real(
     let vips: Vec<Vip> = config.vips.iter().map(vip).collect();
     let mut kernel_vips = KernelVips::new(vips)?;
     // Alone nobody else can have the addresses: there is nothing that a lease could keep apart.
-    let leased = config.has_peer() && !config.vips.is_empty();
-    let lease = match leased {
-        true => Some(NftLease::open(&addresses(config), clock.clone())?),
-        false => None,
-    };
-    if let Some(lease) = &lease {
+    let (lease, shared): (Box<dyn Lease>, SharedLease) = if is_leased(config) {
+        let lease = NftLease::open(&addresses(config), clock.clone())?;
         kernel_vips = kernel_vips.announcing_while(lease.end_of_lease(), clock.clone());
-    }
-    let lease = SharedLease(Arc::new(Mutex::new(lease)));
+        let shared = SharedLease(Some(Arc::new(Mutex::new(lease))));
+        let prepare = realtime::prefer_lease_thread;
+        let thread = LeaseThread::start(shared.clone(), clock.clone(), prepare)?;
+        (Box::new(thread), shared)
+    } else {
+        // Those of an earlier run would silence the addresses for ever.
+        if let Err(failure) = lease::remove_tables() {
+            tracing::warn!("{failure}");
+        }
+        (Box::new(SharedLease(None)), SharedLease(None))
+    };
     let vips = Arc::new(kernel_vips);
     let watchdog = watchdog(config)?;
     let adapters = DaemonAdapters {
@@ -66,15 +73,45 @@ pub fn real(
         pools: Arc::new(MountPools::new(config.pools.iter().map(pool).collect())?),
         services: Arc::new(services(&config.services, config.timing.services_ms)?),
         vips: vips.clone(),
-        lease: Box::new(lease.clone()),
+        lease,
         watchdog: match config.watchdog {
             Some(_) => Box::new(watchdog.clone()),
             None => Box::new(NoWatchdog),
         },
         reset: reset(config),
-        reconfigure: Some(reconfigure(lease, vips)),
+        reconfigure: Some(reconfigure(shared, vips)),
     };
     Ok((adapters, watchdog))
+}
+
+/// Whether the virtual addresses need a lease.
+fn is_leased(config: &Config) -> bool {
+    config.has_peer() && !config.vips.is_empty()
+}
+
+/// What this machine can and can't do for a configuration, one sentence each. Looks, changes nothing that stays.
+pub fn look_at_machine(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    if !is_leased(config) {
+        return found;
+    }
+    found.push(match lease::probe() {
+        Form::Nftables(Protection::OwnedAndPersistent) => {
+            "the lease of the virtual addresses is in tables that nobody else can flush while failoverd runs".to_owned()
+        }
+        Form::Nftables(Protection::Plain) => {
+            "the lease of the virtual addresses is in tables that another program may flush: then the addresses go \
+             off at the next renewal"
+                .to_owned()
+        }
+        Form::Unavailable(why) => format!("no lease of the virtual addresses is possible: {why}"),
+    });
+    let vips = KernelVips::new(config.vips.iter().map(vip).collect());
+    match vips.and_then(|vips| vips.not_covered()) {
+        Ok(gaps) => found.extend(gaps),
+        Err(failure) => found.push(failure.0),
+    }
+    found
 }
 
 fn vip(config: &VipConfig) -> Vip {
@@ -165,20 +202,19 @@ fn reconfigure(lease: SharedLease, vips: Arc<KernelVips>) -> Reconfigure {
     })
 }
 
-/// The lease of the control thread, whose list of addresses another thread may change.
+/// The lease, whose list of addresses another thread may change; none where none is needed.
 #[derive(Clone)]
-struct SharedLease(Arc<Mutex<Option<NftLease>>>);
+struct SharedLease(Option<Arc<Mutex<NftLease>>>);
 
 impl SharedLease {
     fn set_vips(&self, vips: &[IpAddr]) -> Result<(), Failure> {
-        match locked(&self.0).as_mut() {
-            Some(lease) => lease.set_vips(vips),
-            None => Ok(()),
-        }
+        self.with(|lease| lease.set_vips(vips))
     }
 
     fn with(&self, act: impl FnOnce(&mut NftLease) -> Result<(), Failure>) -> Result<(), Failure> {
-        locked(&self.0).as_mut().map_or(Ok(()), act)
+        self.0
+            .as_ref()
+            .map_or(Ok(()), |lease| act(&mut locked(lease)))
     }
 }
 

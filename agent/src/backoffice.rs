@@ -100,6 +100,7 @@ impl Backoffice {
 
     pub(crate) fn set_config(&self, config: Arc<Config>) {
         *locked(&self.config) = config;
+        self.changed();
     }
 
     fn ask(&self) -> Option<Stamped> {

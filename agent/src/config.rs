@@ -326,6 +326,12 @@ impl Check<'_> {
             let problem = format!("{} arbiters have no clear majority", raw.arbiters);
             self.refuse("arbiters", problem, "use 3 (or 1, or 5)");
         }
+        if raw.disks.is_empty() && !raw.links.is_empty() {
+            let problem = "none, though heartbeat links are configured: the disks are the judge of a pair, and without \
+                           them nothing keeps two controllers from serving at once";
+            let remedy = "name the shared disks, or remove the links to serve alone";
+            self.refuse("disks", problem, remedy);
+        }
         let mut seen: BTreeMap<DiskId, &str> = BTreeMap::new();
         for (index, name) in raw.disks.iter().enumerate() {
             let key = format!("disks[{index}]");

@@ -18,9 +18,11 @@ use crate::realtime;
 use failover_api::{Severity, StateReport, Status};
 use failover_core::action::{Action, HaltReason, Lease as LeaseChange, Outcome, Refusal};
 use failover_core::adapters::{Clock, Failure, Lease, Watchdog};
+use failover_core::config::CoreConfig;
 use failover_core::controller::Controller;
 use failover_core::event::Event;
 use failover_core::ids::{OpId, RequestId};
+use failover_core::states::State;
 use failover_core::time::{Instant, ms};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -29,10 +31,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Inputs taken between two looks at the sockets.
+/// Inputs taken between two looks at the sockets and the timers.
 const INPUTS_MAX: usize = 64;
 /// Interval at which the report for readers is made anew though nothing changed.
 const REPORT_EVERY: Duration = ms(200);
+/// Pause where a timer stays due after it was served: a mistake in it must not take a core for ever.
+const OVERDUE: Duration = ms(1);
 /// Longest sleep: a bound on what a mistake in a timeout could cost.
 const SLEEP_MAX: Duration = ms(1000);
 /// Time that a reset waits for the journal.
@@ -60,6 +64,8 @@ pub(crate) struct Control {
     refused: Vec<(OpId, Outcome)>,
     lease_lost: bool,
     lease_told: bool,
+    /// Inputs may still wait.
+    more: bool,
     exit: bool,
 }
 
@@ -94,14 +100,18 @@ impl Control {
             refused: Vec::new(),
             lease_lost: false,
             lease_told: false,
+            more: false,
             exit: false,
         }
     }
 
     /// Runs until the core says that the daemon ends.
-    pub(crate) fn run(mut self, first: Vec<Action>) {
-        let missing = realtime::prefer_control_thread();
+    pub(crate) fn run(mut self, first: Vec<Action>, config: &CoreConfig) {
+        let mut missing = realtime::prefer_control_thread();
+        // The first beat is among these; the rest takes its milliseconds.
         self.carry_out(first);
+        self.lanes.warm(config);
+        missing.extend(realtime::lock_process_memory());
         if !missing.is_empty() {
             let text = format!("{}; a busy machine may delay beats", missing.join(", "));
             self.log.say("NO_REAL_TIME", Severity::Warning, text);
@@ -154,16 +164,15 @@ impl Control {
         for (op, outcome) in std::mem::take(&mut self.refused) {
             self.handle(Event::Done { op, outcome });
         }
-        for taken in 0.. {
+        self.more = true;
+        for _ in 0..INPUTS_MAX {
             let Some(input) = self.inputs.next() else {
+                self.more = false;
                 return;
             };
             self.take(input);
             if self.exit {
                 return;
-            }
-            if taken % INPUTS_MAX == INPUTS_MAX - 1 {
-                self.take_beats();
             }
         }
     }
@@ -186,6 +195,8 @@ impl Control {
             }
             Input::Lan { up } => self.handle(Event::Lan { up }),
             Input::Link { link, up } => self.handle(Event::Link { link, up }),
+            // A controller that could not reset itself has nothing left to do in order.
+            Input::Stop { .. } if self.controller.state() == State::Halted => self.exit = true,
             Input::Stop { restart } => self.handle(Event::Stop { restart }),
             Input::Reconfigure(config) => {
                 self.lanes.set_deadlines(&config.timing);
@@ -282,10 +293,14 @@ impl Control {
     fn sleep(&mut self) {
         let now = self.clock.now();
         let due = self.controller.next_timeout().map(|(at, _)| at);
-        let mut left = due.map_or(SLEEP_MAX, |at| at.since(now).min(SLEEP_MAX));
-        if !self.refused.is_empty() {
-            left = Duration::ZERO;
-        }
+        let left = if self.more || !self.refused.is_empty() {
+            Duration::ZERO
+        } else {
+            due.map_or(SLEEP_MAX, |at| match at.since(now) {
+                Duration::ZERO => OVERDUE,
+                left => left.min(SLEEP_MAX),
+            })
+        };
         let mut waiting: Vec<PollFd<'_>> = self
             .links
             .descriptors()

@@ -138,6 +138,8 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
         make_folder(folder)?;
     }
     let instance = Instance::claim(&paths.runtime_dir)?;
+    // A flag that an earlier run didn't live to see must not change what the next SIGTERM means.
+    let _ = std::fs::remove_file(paths.runtime_dir.join(signals::RESTART_FLAG));
     let (journal, loaded) = FileJournal::open(&paths.state_dir, &paths.runtime_dir)?;
     let past = Past::default();
     let (log, logger) = logger::start(paths.state_dir.clone(), past.clone())
@@ -201,7 +203,7 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
     let control = Control::new(parts, adapters);
     let control = std::thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || control.run(first))
+        .spawn(move || control.run(first, &core))
         .map_err(|error| RunError::Start(format!("no control thread: {error}")))?;
     let (stop_rpc, stopped) = watch::channel(false);
     let rpc = runtime.spawn(serve_rpc(socket, backoffice, hub, stopped));

@@ -8,7 +8,7 @@ use failover_core::ids::{LinkId, OpId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tokio::sync::oneshot;
 
 /// Work in flight is bounded by the disks and pools, requests by the control socket: this is beyond both.
@@ -104,9 +104,6 @@ impl Inputs {
 
     /// The next input.
     pub(crate) fn next(&self) -> Option<Input> {
-        match self.queue.try_recv() {
-            Ok(input) => Some(input),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.queue.try_recv().ok()
     }
 }

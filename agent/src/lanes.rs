@@ -8,7 +8,7 @@
 //!                              └──▶ perform ──▶ Done { op, outcome } into the inbox
 //! ```
 //!
-//! A lane's thread starts with its first work. A thread stuck in the kernel stays stuck: the core notices by its own
+//! Threads start early, so that a takeover needs none; beyond [`WARM_MAX`] disks, with their first work. A thread stuck in the kernel stays stuck: the core notices by its own
 //! deadline, and the other lanes go on.
 
 use crate::daemon::DaemonAdapters;
@@ -16,12 +16,13 @@ use crate::inbox::{Inbox, Input};
 use crate::realtime;
 use failover_core::action::{Outcome, Work};
 use failover_core::adapters::{Adapters, Fence, Journal, Pools, Services, Vips};
-use failover_core::config::Timing;
+use failover_core::config::{CoreConfig, Timing};
 use failover_core::disk_work::{DiskOutcome, DiskWork};
 use failover_core::ids::{DiskId, OpId, PoolId};
 use failover_core::perform::{perform, perform_disk};
 use failover_core::time::ms;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -29,6 +30,8 @@ use std::time::{Duration, Instant};
 
 /// Work that waits on one lane; the core keeps far less in flight.
 const WAITING_MAX: usize = 64;
+/// Disks whose lanes start early.
+const WARM_MAX: usize = 64;
 /// Stack of a lane's thread: locked memory, so no more than it needs.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -143,6 +146,23 @@ impl Lanes {
         lanes
     }
 
+    /// Starts the threads that a takeover will need; one that can't be started now is tried again with its work.
+    pub(crate) fn warm(&mut self, config: &CoreConfig) {
+        let disks = config.disks.iter().take(WARM_MAX);
+        let mut names: Vec<Name> = disks.map(|disk| Name::Disk(disk.id)).collect();
+        for pool in &config.pools {
+            names.extend([Name::Prescan(pool.id), Name::Pool(pool.id)]);
+        }
+        names.extend([Name::Journal, Name::Memory, Name::Services, Name::Vips]);
+        for name in names {
+            if let Entry::Vacant(place) = self.lanes.entry(name)
+                && let Ok(lane) = lane(name)
+            {
+                place.insert(lane);
+            }
+        }
+    }
+
     /// Deadlines of work that starts from now on.
     pub(crate) fn set_deadlines(&mut self, timing: &Timing) {
         self.take = ms(timing.abort_ms);
@@ -221,8 +241,9 @@ fn lane(name: Name) -> std::io::Result<SyncSender<Job>> {
         .name(name.thread())
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            if matches!(name, Name::Disk(_)) {
-                realtime::prefer_disk_lane();
+            // Short work on the path of every takeover; it must not wait behind a machine's ordinary load.
+            if matches!(name, Name::Disk(_) | Name::Vips | Name::Memory) {
+                realtime::prefer_lane();
             }
             for job in jobs {
                 job();

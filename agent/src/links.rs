@@ -33,6 +33,8 @@ use std::time::Duration;
 
 /// Most datagrams read from one link before its beats are judged: what a full socket buffer holds several times over.
 const DRAIN_MAX: usize = 4096;
+/// Errors of one socket in a row before it is closed and opened anew: each is told once, so more mean that it broke.
+const FAILURES_MAX: u32 = 8;
 /// Pause before a link that couldn't be opened is tried again.
 const REOPEN_AFTER: Duration = ms(500);
 /// Receive buffer: seconds of beats of a peer that goes on while this process stands still.
@@ -327,6 +329,7 @@ impl Link {
         // One byte more than any beat: a longer datagram shows as such.
         let mut buffer = [0; DATAGRAM_MAX + 1];
         let mut control = nix::cmsg_space!(TimeSpec);
+        let mut failures = 0;
         for _ in 0..DRAIN_MAX {
             let before = clock.now();
             let (length, stamp) = match receive(socket, &mut buffer, &mut control) {
@@ -338,16 +341,24 @@ impl Link {
                 Err(Errno::EINTR) => continue,
                 Err(_) => {
                     self.counters.drop_one(Dropped::Failed);
+                    failures += 1;
+                    if failures > FAILURES_MAX {
+                        break;
+                    }
                     continue;
                 }
             };
             match inspector.inspect(&buffer[..length]) {
                 Ok(beat) => {
                     self.counters.received.fetch_add(1, Ordering::Relaxed);
-                    deliver(received_at(clock.now(), stamp, self.empty_at), beat);
+                    deliver(received_at(clock, stamp, self.empty_at), beat);
                 }
                 Err(why) => self.counters.drop_one(why),
             }
+        }
+        if failures > FAILURES_MAX {
+            self.socket = None;
+            self.retry_at = clock.now() + REOPEN_AFTER;
         }
     }
 }
@@ -356,7 +367,7 @@ impl Link {
 fn receive(
     socket: &OwnedFd,
     buffer: &mut [u8],
-    control: &mut Vec<u8>,
+    control: &mut [u8],
 ) -> Result<(usize, Option<TimeSpec>), Errno> {
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT;
@@ -372,8 +383,10 @@ fn receive(
 
 /// When a datagram arrived, on the clock of decisions. Its stamp is of the wall clock: only its age counts, and a
 /// step of that clock can't make it younger than now or older than the last time that the queue was empty.
-fn received_at(now: Instant, stamp: Option<TimeSpec>, empty_at: Instant) -> Instant {
+fn received_at(clock: &dyn Clock, stamp: Option<TimeSpec>, empty_at: Instant) -> Instant {
     let wall = clock_gettime(ClockId::CLOCK_REALTIME);
+    // Read second: being interrupted between the two makes the beat younger, never the peer's silence longer.
+    let now = clock.now();
     let (Some(stamp), Ok(wall)) = (stamp, wall) else {
         return now;
     };
@@ -422,22 +435,128 @@ fn scoped(address: SocketAddr, config: &LinkConfig) -> SocketAddr {
 mod tests {
     use super::*;
 
+    use crate::adapters::clock::BootClock;
+    use failover_api::Status;
+    use failover_core::beat::{ArbiterList, Role};
+    use failover_core::ids::{Epoch, Session};
+    use failover_core::settings::Settings;
+    use std::net::UdpSocket;
+
+    fn beat(node: Node, seq: u64) -> Beat {
+        Beat {
+            node,
+            session: Session(1),
+            seq,
+            echo: None,
+            status: Status::Backup,
+            role: Role::Standby,
+            incarnation: 1,
+            epoch: Epoch(1),
+            eligible: true,
+            blockers: 0,
+            serving: false,
+            lan: true,
+            settings: Settings::default(),
+            arbiters: ArbiterList::default(),
+            arbiters_acked: 0,
+            ask: None,
+            answer: None,
+            version: String::new(),
+        }
+    }
+
+    fn links(node: Node, local: &str, peer: &str, interface: Option<&str>) -> Links {
+        let config = LinkConfig {
+            local: local.parse().expect("an address"),
+            peer: peer.parse().expect("an address"),
+            interface: interface.map(str::to_owned),
+        };
+        let inspector = Inspector::new(PairKey::from_bytes(&[1; 32]), node);
+        Links::open(
+            &[config],
+            Some(inspector),
+            Arc::new(BootClock),
+            Log::nowhere(),
+        )
+    }
+
+    /// Two free addresses on loopback.
+    fn addresses(host: &str) -> (String, String) {
+        let sockets = [host, host].map(|h| UdpSocket::bind((h, 0)).expect("a port"));
+        let [a, b] = sockets.map(|s| s.local_addr().expect("bound").to_string());
+        (a, b)
+    }
+
+    /// Sends three beats and reads them later; whether every stamp is from before the reading.
+    fn one_round(a: &mut Links, b: &mut Links) -> bool {
+        let before = BootClock.now();
+        (1..=3).for_each(|seq| a.send(&beat(Node::A, seq)));
+        std::thread::sleep(ms(10));
+        let reading = BootClock.now();
+        let mut got = Vec::new();
+        b.drain(|link, received, beat| got.push((link, received, beat.seq)));
+        assert_eq!(got.iter().map(|g| g.2).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(got.iter().all(|g| g.0 == LinkId(0)));
+        assert!(
+            got.iter().all(|g| g.1 >= before),
+            "none is older than it can be"
+        );
+        got.iter().all(|g| g.1 <= reading)
+    }
+
+    #[test]
+    fn beats_arrive_in_order_with_stamps_of_their_arrival() {
+        for host in ["127.0.0.1", "::1"] {
+            if UdpSocket::bind((host, 0)).is_err() {
+                println!("SKIPPED: beats_arrive_in_order: no {host} here");
+                continue;
+            }
+            let (here, there) = addresses(host);
+            let mut a = links(Node::A, &here, &there, Some("lo"));
+            let mut b = links(Node::B, &there, &here, None);
+            // The kernel begins to stamp a moment after the first socket asked for it.
+            let mut rounds = 0;
+            while !one_round(&mut a, &mut b) {
+                rounds += 1;
+                assert!(
+                    rounds < 100,
+                    "beats are stamped when they come, not when they are read"
+                );
+            }
+            b.drain(|_, _, _| panic!("nothing is left"));
+            assert_eq!(a.counters()[0].sent(), b.counters()[0].received());
+        }
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_opened_is_tried_again() {
+        let (here, there) = addresses("127.0.0.1");
+        let holder = UdpSocket::bind(&here).expect("held");
+        let mut a = links(Node::A, &here, &there, None);
+        a.send(&beat(Node::A, 1));
+        assert_eq!(a.counters()[0].send_errors(), 1);
+        drop(holder);
+        a.links[0].retry_at = Instant::from_micros(0);
+        a.send(&beat(Node::A, 2));
+        assert_eq!(a.counters()[0].sent(), 1);
+    }
+
     #[test]
     fn a_stamp_is_trusted_only_within_what_can_be() {
+        struct Still(Instant);
+        impl Clock for Still {
+            fn now(&self) -> Instant {
+                self.0
+            }
+        }
         let now = Instant::from_millis(1000);
+        let clock = Still(now);
         let empty = Instant::from_millis(900);
         let wall = clock_gettime(ClockId::CLOCK_REALTIME).expect("a clock");
         let stamp = |seconds: i64| Some(TimeSpec::new(wall.tv_sec() + seconds, wall.tv_nsec()));
-        assert_eq!(
-            received_at(now, stamp(3600), empty),
-            now,
-            "never in the future"
-        );
-        assert_eq!(
-            received_at(now, stamp(-3600), empty),
-            empty,
-            "never before the last drain"
-        );
-        assert_eq!(received_at(now, None, empty), now);
+        let at = |stamp| received_at(&clock, stamp, empty);
+        assert_eq!(at(stamp(3600)), now, "never in the future");
+        assert_eq!(at(stamp(-3600)), empty, "never before the last drain");
+        assert_eq!(at(None), now);
     }
 }

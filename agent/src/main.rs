@@ -22,9 +22,18 @@ use tracing_subscriber::util::SubscriberInitExt;
 const NO_DISKS: &str = "`disks` names shared disks, and this build has no adapter for reservations on real disks: \
 they can't be fenced, so nothing is started; remove `disks` and `links` to serve alone, or use a build that has it";
 
+const SIGNALS: &str = "\
+Signals:
+  SIGTERM  ends it; a MASTER hands over first if its peer can take over. If the file `restart` is in the runtime
+           folder (it is used up), or systemd is restarting the unit, it announces a restart instead and leaves
+           services, pools and addresses as they are.
+  SIGHUP   reads the configuration again and applies what may change at run time; all or nothing.
+
+Exit codes: 0 done, or ended in order; 1 refused or failed, the reason is on standard error; 2 wrong usage.";
+
 /// High availability for a pair of storage controllers.
 #[derive(Parser)]
-#[command(name = "failoverd", version, args_conflicts_with_subcommands = true)]
+#[command(name = "failoverd", version, after_help = SIGNALS, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(flatten)]
     what: What,
@@ -98,6 +107,13 @@ fn new_key(file: &Path) -> Result<(), Box<dyn Error>> {
 fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = Config::load(file)?;
     print!("{}", explain(&config));
+    let found = assemble::look_at_machine(&config);
+    if !found.is_empty() {
+        println!("on this machine:");
+    }
+    for sentence in found {
+        println!("  - {sentence}");
+    }
     if !config.disks.is_empty() {
         return Err(format!("{}: {NO_DISKS}", file.display()).into());
     }

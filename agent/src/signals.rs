@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// File in the runtime folder that makes the next SIGTERM an announced restart.
+pub(crate) const RESTART_FLAG: &str = "restart";
 /// Longest wait for the service manager's word on why it stops us.
 const ASK_SYSTEMD: Duration = Duration::from_millis(600);
 
@@ -56,7 +58,7 @@ async fn reload(handle: &Handle) {
 
 /// The flag in the runtime folder, which is used up, or the service manager's job for our unit.
 async fn restart_wanted(handle: &Handle) -> bool {
-    let flag = handle.config().paths.runtime_dir.join("restart");
+    let flag = handle.config().paths.runtime_dir.join(RESTART_FLAG);
     if take_flag(&flag) {
         return true;
     }

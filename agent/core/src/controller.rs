@@ -10,7 +10,7 @@
 use crate::action::{Action, Entry, HaltReason, Lease, Refusal, Restored, Work};
 use crate::beat::{Ask, Beat, Blocker, Role};
 use crate::config::CoreConfig;
-use crate::disks::Disks;
+use crate::disks::{Disks, Verdict};
 use crate::event::{Command, Event};
 use crate::handover::Handover;
 use crate::ids::{Epoch, LinkId, OpId, RequestId, Session};
@@ -126,7 +126,10 @@ impl Controller {
             owner,
             session,
         } = restored;
-        let disks = Disks::new(now, &config.disks, arbiters, config.arbiters, config.pair);
+        let mut disks = Disks::new(now, &config.disks, arbiters, config.arbiters, config.pair);
+        if config.has_peer {
+            disks.of_none = Verdict::Unknown;
+        }
         let acked = disks.arbiters.version;
         let mut controller = Controller {
             state: if owner.is_some() {

@@ -8,7 +8,7 @@
 //! its own, so that commands of both controllers interleave.
 
 use crate::ids::PathId;
-use crate::key::Key;
+use crate::key::{Key, Phase};
 use crate::pr::{PrCommand, PrError, PrReply};
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,8 @@ pub enum DiskWork {
         /// Key that they shall hold.
         to: Key,
     },
-    /// Unregister every key of this holder on every path of ours.
+    /// Unregister every key of this holder on every path of ours; where it holds the reservation, keep that with a
+    /// yielded key.
     Leave {
         /// The holder: node and incarnation count.
         holder: Key,
@@ -85,7 +86,7 @@ pub enum DiskOutcome {
     },
     /// No key of ours is registered any more; what is there.
     Fenced(Survey),
-    /// Left: no key of that holder is registered on our paths.
+    /// Left: no key of that holder is registered on our paths, or only a yielded one that keeps the reservation.
     Left,
     /// No path answered, or the target can't do it; what the last one said. It may have been done or not.
     Unreachable(String),
@@ -120,6 +121,8 @@ pub struct DiskTask {
     failed_paths: u8,
     victims: Vec<u64>,
     retry_from: Vec<u64>,
+    /// What leaving leaves on the disk: nothing, or a yielded key.
+    left_behind: u64,
     last_error: String,
 }
 
@@ -165,6 +168,7 @@ impl DiskTask {
             failed_paths: 0,
             victims: Vec::new(),
             retry_from: Vec::new(),
+            left_behind: 0,
             last_error: String::new(),
         }
     }
@@ -237,6 +241,12 @@ impl DiskTask {
                 self.seen.keys = keys;
                 match after {
                     After::Victims => self.preempt_surveyed(),
+                    After::OwnKeys(0) if matches!(self.work, DiskWork::Leave { .. }) => self
+                        .command(
+                            Stage::Reservation(after),
+                            self.lead,
+                            PrCommand::ReadReservation,
+                        ),
                     After::OwnKeys(path) => self.own_keys(path),
                     After::Report | After::Verify | After::Lost => self.command(
                         Stage::Reservation(after),
@@ -288,10 +298,28 @@ impl DiskTask {
             After::Verify => self.verify_taken(),
             After::Lost => DiskStep::Done(DiskOutcome::LostRace(Some(self.seen.clone()))),
             After::Report => DiskStep::Done(DiskOutcome::Surveyed(self.seen.clone())),
-            After::Victims | After::OwnKeys(_) => {
-                DiskStep::Done(DiskOutcome::Fenced(self.seen.clone()))
+            After::OwnKeys(path) => self.leave_from(path),
+            After::Victims => DiskStep::Done(DiskOutcome::Fenced(self.seen.clone())),
+        }
+    }
+
+    /// A loser that holds the reservation keeps it with a yielded key: without one, commands of paths that were
+    /// preempted before would be let in again.
+    fn leave_from(&mut self, path: u8) -> DiskStep {
+        if let DiskWork::Leave { holder } = &self.work {
+            let holds = self
+                .seen
+                .holder
+                .and_then(|bits| Key::from_bits(bits, holder.pair));
+            if holds.is_some_and(|key| key.same_run(*holder)) {
+                let yielded = Key {
+                    phase: Phase::Yielded,
+                    ..*holder
+                };
+                self.left_behind = yielded.to_bits();
             }
         }
+        self.own_keys(path)
     }
 
     // ---- per path: register, roll, leave -------------------------------------------------------------------
@@ -310,7 +338,10 @@ impl DiskTask {
                 new: to.to_bits(),
             },
             DiskWork::Leave { .. } => match self.retry_from.pop() {
-                Some(old) => PrCommand::Register { old, new: 0 },
+                Some(old) => PrCommand::Register {
+                    old,
+                    new: self.left_behind,
+                },
                 None => return self.path(path + 1),
             },
         };
@@ -385,10 +416,11 @@ impl DiskTask {
             DiskWork::Roll { to, .. } => *to,
             _ => unreachable!("only rolling and leaving look for own keys"),
         };
-        let ours = |bits: &u64| {
-            Key::from_bits(*bits, holder.pair).is_some_and(|key| key.same_holder(holder))
-        };
+        let ours =
+            |bits: &u64| Key::from_bits(*bits, holder.pair).is_some_and(|key| key.same_run(holder));
+        let left = self.left_behind;
         self.retry_from = self.seen.keys.iter().copied().filter(ours).collect();
+        self.retry_from.retain(|bits| left == 0 || *bits != left);
         if !self.retry_from.is_empty() {
             return match &self.work {
                 DiskWork::Leave { .. } => self.path(path),

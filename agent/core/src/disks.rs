@@ -64,6 +64,8 @@ pub struct Disks {
     pub all: BTreeMap<DiskId, Disk>,
     /// Arbiter lists in force.
     pub arbiters: ArbiterList,
+    /// What no disks at all say: yes to a single controller; a pair without disks has no judge.
+    pub of_none: Verdict,
     pair: u16,
 }
 
@@ -112,6 +114,7 @@ impl Disks {
         Disks {
             all,
             arbiters: stored.unwrap_or_else(first),
+            of_none: Verdict::Yes,
             pair,
         }
     }
@@ -138,7 +141,7 @@ impl Disks {
     /// configured disks. `says` answers `None` for a disk that can't tell.
     pub fn verdict(&self, says: impl Fn(&Disk) -> Option<bool>) -> Verdict {
         if self.all.is_empty() {
-            return Verdict::Yes;
+            return self.of_none;
         }
         let mut worst = Verdict::Yes;
         for list in [&self.arbiters.disks, &self.arbiters.previous] {
@@ -163,7 +166,7 @@ impl Disks {
     /// What more than half of all configured disks say.
     pub fn verdict_of_all(&self, says: impl Fn(&Disk) -> Option<bool>) -> Verdict {
         if self.all.is_empty() {
-            return Verdict::Yes;
+            return self.of_none;
         }
         Self::majority(self.all.values().map(says), self.all.len())
     }
@@ -294,6 +297,12 @@ impl Disks {
         Key::from_bits(survey.holder?, self.pair)
     }
 
+    /// The holder's key, if it says more than that somebody tried.
+    pub fn owner_key(&self, disk: &Disk) -> Option<Key> {
+        self.holder(disk)
+            .filter(|key| !matches!(key.phase, Phase::Candidate | Phase::Yielded))
+    }
+
     /// A key that isn't of our pair is on the disk.
     pub fn has_stranger(&self, disk: &Disk) -> bool {
         let Some((_, survey)) = &disk.look else {
@@ -322,10 +331,10 @@ impl Disks {
         for node in [Node::A, Node::B] {
             let says = |disk: &Disk| {
                 let fresh = disk.look.is_some() && !disk.failed;
-                fresh.then(|| self.holder(disk).is_some_and(|key| key.node == node))
+                fresh.then(|| self.owner_key(disk).is_some_and(|key| key.node == node))
             };
             if self.verdict(says) == Verdict::Yes {
-                let holders = self.all.values().filter_map(|disk| self.holder(disk));
+                let holders = self.all.values().filter_map(|disk| self.owner_key(disk));
                 return holders
                     .filter(|key| key.node == node)
                     .max_by_key(|key| key.beat);

@@ -300,7 +300,7 @@ impl Controller {
             let fresh = *asked >= self.handover.written_at;
             fresh.then(|| self.disks.holder(disk).is_some_and(|key| key.node == peer))
         };
-        said || self.disks.verdict(theirs) == Verdict::Yes
+        self.config.has_peer && (said || self.disks.verdict(theirs) == Verdict::Yes)
     }
 
     /// Owns no more; what is left of our keys is the peer's to remove.

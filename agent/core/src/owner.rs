@@ -501,14 +501,18 @@ impl Controller {
         if self.rolls_wide(now) {
             rolled = rolled.min(self.disks.majority_time_of_all(at));
         }
-        let proof = if alive { rolled.max(echo) } else { rolled }?;
+        // Only the keys can promise the long lease, and only while they say so.
         let slow = self.owner.phase == Phase::OwnerSlow && self.phase_is_written();
         let validity = if slow {
             timing.slow_lease_ms
         } else {
             timing.vip_lease_ms
         };
-        Some(proof + ms(validity))
+        let by_roll = rolled.map(|at| at + ms(validity));
+        by_roll.max(
+            echo.filter(|_| alive)
+                .map(|at| at + ms(timing.vip_lease_ms)),
+        )
     }
 
     fn renew_lease(&mut self, now: Instant) {
@@ -578,7 +582,7 @@ impl Controller {
     /// Replaces an arbiter that failed by a disk that we hold; one at a time, never while the peer hasn't
     /// acknowledged the last change.
     fn replace_arbiter(&mut self, now: Instant) {
-        if self.state != State::Active {
+        if !matches!(self.state, State::Active | State::Failed) {
             return;
         }
         if self.arbiters_acked < self.disks.arbiters.version
@@ -660,21 +664,32 @@ impl Controller {
         self.beat_now = true;
     }
 
-    /// Takes lost disks back in a new epoch: only where the foreign key is gone or declared yielded.
+    /// Takes disks that are not ours in a new epoch: only where the foreign key is gone, declared yielded, or of an
+    /// owner before us that the sweep didn't reach.
     fn repair(&mut self, now: Instant) {
-        if self.state != State::Active {
+        if !matches!(self.state, State::Active | State::Failed) {
             return;
         }
+        let older = |key: &Key| {
+            key.epoch
+                .expand(self.epoch)
+                .is_some_and(|epoch| epoch < self.epoch)
+        };
         let free = |disk: &&Disk| {
             let others = self
                 .disks
                 .keys_of(disk)
                 .into_iter()
                 .filter(|key| !self.is_own_run(*key));
-            disk.lost
+            (disk.lost || disk.ours.is_none())
+                && disk.look.is_some()
+                && !disk.failed
+                && disk.owed.is_none()
                 && disk.busy.is_none()
                 && !self.disks.has_stranger(disk)
-                && others.clone().all(|key| key.phase == Phase::Yielded)
+                && others
+                    .clone()
+                    .all(|key| key.phase == Phase::Yielded || older(&key))
         };
         let lost: Vec<DiskId> = self
             .disks
@@ -698,7 +713,7 @@ impl Controller {
         self.seen = self.epoch;
         self.owner.repair = Some(self.epoch);
         self.owner.repair_at = now + ms(REPAIR_PAUSE_MS);
-        self.remember(now, true);
+        self.remember(now, self.state == State::Active);
         self.roll_all(now);
         let key = self.key(self.owner.phase, self.epoch);
         for id in lost {

@@ -126,7 +126,7 @@ impl Peer {
         if let Some((known_session, known_seq)) = known
             && known_session == beat.session
         {
-            return if beat.seq <= state.seq || beat.seq + LINK_LAG_MAX < known_seq {
+            return if beat.seq <= state.seq || beat.seq.saturating_add(LINK_LAG_MAX) < known_seq {
                 Heard::Refused
             } else if beat.seq > known_seq {
                 Heard::News
@@ -135,7 +135,9 @@ impl Peer {
             };
         }
         let recent = |echo: Echo| {
-            echo.session == session && echo.seq <= seq && echo.seq + SENT_MAX as u64 >= seq
+            echo.session == session
+                && echo.seq <= seq
+                && echo.seq.saturating_add(SENT_MAX as u64) >= seq
         };
         if beat.echo.is_some_and(recent) {
             // A new run has proved itself: it has heard this run of ours.

@@ -151,7 +151,7 @@ impl Controller {
             disk.moved
                 && self
                     .disks
-                    .holder(disk)
+                    .owner_key(disk)
                     .is_some_and(|key| key.node != self.config.node)
         });
         if !self.is_dead(now) {
@@ -209,7 +209,7 @@ impl Controller {
 
     /// Automatic failover is held: by our settings, or by the owner's keys.
     fn is_held(&self) -> bool {
-        let by_key = |disk: &Disk| self.disks.holder(disk).is_some_and(|key| key.held);
+        let by_key = |disk: &Disk| self.disks.owner_key(disk).is_some_and(|key| key.held);
         self.settings.disabled || self.disks.all.values().any(by_key)
     }
 

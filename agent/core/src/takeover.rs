@@ -485,6 +485,8 @@ impl Controller {
         if self.owner.repairing(key) {
             if !taken {
                 self.owner.repair_failed(now);
+            } else if !self.takeover.won.contains(&id) {
+                self.takeover.won.push(id);
             }
             return;
         }

@@ -217,6 +217,10 @@ fn id(state: State) -> String {
 }
 
 /// Compares with a file; `UPDATE_DOCS=1` writes it instead.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test reads and writes its golden file"
+)]
 fn golden(path: &Path, text: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(path, text).expect("the golden file can be written");

@@ -956,13 +956,13 @@ impl World {
         }
     }
 
-    /// heals: within a bound after the last fault exactly one controller serves, all pools imported and the addresses
+    /// heals: within a bound after the last fault exactly one controller serves, a pool imported and the addresses
     /// answering, and the other stands by or is held for an operator.
     fn heals(&mut self) {
         let serves = |node: Node| {
             let kernel = &self.machines[node as usize].kernel;
             self.state(node) == Some(State::Active)
-                && kernel.imported.iter().all(Option::is_some)
+                && kernel.has_pool()
                 && kernel.services
                 && kernel.answers(self.now)
         };

@@ -142,10 +142,6 @@ fn remarks(config: &Config) -> Vec<&'static str> {
         "one heartbeat link alone: its cable is a single point of failure for handovers; configure a second one",
     );
     add(
-        pair && config.disks.is_empty(),
-        "no shared disks: the disks are the judge of a pair, so neither controller will ever serve",
-    );
-    add(
         pair && config.critical_interfaces.is_empty(),
         "no critical interfaces: a MASTER that its clients can't reach isn't noticed",
     );

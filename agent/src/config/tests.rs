@@ -129,6 +129,11 @@ fn every_mistake_is_named_with_line_key_and_remedy() {
             ":20: vips[0].address: 10.0.1.1 is also the address of a heartbeat",
         ),
         (
+            "disks = [\"d1\", \"d2\", \"d3\"]",
+            "disks = []",
+            ":3: disks: none, though heartbeat links are configured",
+        ),
+        (
             "\"d1\", \"d2\"",
             "\"d1\", \"d1\"",
             ":3: disks[1]: \"d1\" has the digest of \"d1\"",

@@ -1,11 +1,14 @@
 //! The daemon as a whole, in process.
 
+mod mutated_beats;
 mod pair;
+mod program;
 
 use failover_core::event::Command;
 use failover_core::ids::{DiskId, Node};
 use failover_core::settings::SettingsChange;
 use failoverd::daemon::Exit;
+use failoverd::links::Inspector;
 use pair::{Bench, Controller, wait_for};
 use std::time::Duration;
 
@@ -153,4 +156,96 @@ fn a_second_daemon_for_the_same_folders_is_refused_while_the_socket_answers() {
     };
     assert!(error.contains("stop that one first"), "{error}");
     first.stop();
+}
+
+#[test]
+fn a_reload_applies_what_may_change_and_refuses_the_rest_whole() {
+    let mut bench = Bench::new();
+    let (master, backup) = whole(&bench);
+    let node = master.handle.config().node;
+    assert_eq!(master.handle.reload(), Ok(vec![]));
+    bench.extra =
+        "[[vips]]\ninterface = \"lo\"\naddress = \"192.0.2.10/24\"\n[timing]\nimport_ms = 29000\n"
+            .to_owned();
+    bench.write_config(node);
+    let changed = vec!["timing.import_ms".to_owned(), "vips".to_owned()];
+    assert_eq!(master.handle.reload(), Ok(changed));
+    let told = "vips [\"192.0.2.9/24\"] to [\"192.0.2.9/24\", \"192.0.2.10/24\"], on: true";
+    assert_eq!(master.world.calls().last().map(String::as_str), Some(told));
+    assert_eq!(master.handle.backend().virtual_ips().len(), 2);
+    assert_eq!(master.handle.backend().report().vips.len(), 2);
+    bench.disks += 1;
+    bench.extra.push_str("export_ms = 9000\n");
+    bench.write_config(node);
+    let refused = master.handle.reload().expect_err("disks can't change");
+    assert!(
+        refused.starts_with("disks can't change at run time"),
+        "{refused}"
+    );
+    assert_eq!(
+        master.handle.config().timing.export_ms,
+        10_000,
+        "nothing was applied"
+    );
+    std::fs::write(bench.folder(node).join("failoverd.toml"), "nonsense").expect("written");
+    let refused = master.handle.reload().expect_err("no configuration");
+    assert!(refused.contains("failoverd.toml:1"), "{refused}");
+    assert_eq!(master.status(), "MASTER");
+    backup.stop();
+    master.stop();
+}
+
+#[test]
+fn readers_get_answers_while_the_pair_works() {
+    let bench = Bench::new();
+    let (master, backup) = whole(&bench);
+    let backend = master.handle.backend();
+    let reader = std::thread::spawn(move || {
+        for _ in 0..500 {
+            let report = backend.report();
+            assert_eq!(report.vips, ["192.0.2.9/24"]);
+            assert!(report.links.iter().all(|link| link.name == "127.0.0.1"));
+        }
+    });
+    reader.join().expect("every answer was whole");
+    assert_eq!(master.status(), "MASTER");
+    backup.stop();
+    master.stop();
+}
+
+/// A restart that beats again within 150 ms costs nothing; a start has no business that takes that long.
+#[test]
+fn the_first_beat_comes_at_once() {
+    let bench = Bench::new();
+    let peer = bench.listen_as(Node::B);
+    let started = std::time::Instant::now();
+    let a = bench.start(Node::A);
+    let mut buffer = [0; 2000];
+    let length = peer.recv(&mut buffer).expect("a beat within the time-out");
+    println!("first beat {:?} after the start", started.elapsed());
+    let inspector = Inspector::new(a.handle.config().pair_key.clone().expect("a pair"), Node::B);
+    let beat = inspector.inspect(&buffer[..length]).expect("a good one");
+    assert_eq!(beat.seq, 1);
+    a.stop();
+}
+
+#[test]
+fn a_master_without_disks_resets_itself_and_the_count_is_durable() {
+    use std::sync::atomic::Ordering;
+    let bench = Bench::new();
+    let (master, backup) = whole(&bench);
+    let node = master.handle.config().node;
+    master.world.all_stuck.store(true, Ordering::Relaxed);
+    wait_for("it resets itself", || {
+        master.world.reset.lock().expect("whole").is_some()
+    });
+    let journal = bench.folder(node).join("state/journal");
+    let journal = std::fs::read_to_string(journal).expect("there");
+    assert!(journal.contains("{\"resets\":1}"), "{journal}");
+    assert_eq!(master.world.lease_until.load(Ordering::Relaxed), 0);
+    wait_for("the other one serves", || backup.status() == "MASTER");
+    // The pretend reset comes back; a daemon in that state says so, and still ends when told to.
+    assert_eq!(master.status(), "ERROR");
+    assert_eq!(master.stop(), Exit::Stopped);
+    backup.stop();
 }

@@ -128,7 +128,8 @@ impl Fence for Paths {
         command: PrCommand,
         deadline: Duration,
     ) -> Result<PrReply, PrError> {
-        if self.world.stuck_disk.lock().expect("whole").as_ref() == Some(&disk) {
+        let all = self.world.all_stuck.load(Ordering::Relaxed);
+        if all || self.world.stuck_disk.lock().expect("whole").as_ref() == Some(&disk) {
             std::thread::sleep(deadline);
             return Err(PrError::Transport("stuck".to_owned()));
         }
@@ -147,6 +148,8 @@ pub struct World {
     pub refuse_lease: AtomicBool,
     /// Why this controller reset itself.
     pub reset: Mutex<Option<String>>,
+    /// No disk answers.
+    pub all_stuck: AtomicBool,
     /// A disk that answers nothing.
     pub stuck_disk: Mutex<Option<DiskId>>,
 }
@@ -167,11 +170,10 @@ impl World {
 struct Hands(Arc<World>);
 
 impl Pools for Hands {
-    fn discard(&self, _: PoolId) -> Result<(), Failure> {
+    fn prescan(&self, _pool: PoolId) -> Result<(), Failure> {
         Ok(())
     }
-
-    fn prescan(&self, _pool: PoolId) -> Result<(), Failure> {
+    fn discard(&self, _pool: PoolId) -> Result<(), Failure> {
         Ok(())
     }
     fn import(&self, pool: PoolId, _won: &[DiskId]) -> Result<Change, Failure> {
@@ -256,6 +258,14 @@ impl Bench {
             extra: String::new(),
             disks: 4,
         }
+    }
+
+    /// The other end of a controller's first link.
+    pub fn listen_as(&self, node: Node) -> UdpSocket {
+        let socket = UdpSocket::bind(("127.0.0.1", self.ports[0][node as usize])).expect("free");
+        let patience = Some(Duration::from_secs(20));
+        socket.set_read_timeout(patience).expect("a time-out");
+        socket
     }
 
     pub fn folder(&self, node: Node) -> PathBuf {

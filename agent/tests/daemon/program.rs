@@ -1,0 +1,269 @@
+//! The program itself: its arguments, signals and exit codes.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::pair::wait_for;
+
+fn failoverd(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_failoverd"));
+    command.args(arguments).output().expect("runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A controller that serves alone, with a service that logs.
+struct Single {
+    dir: tempfile::TempDir,
+    config: PathBuf,
+    child: Option<Child>,
+}
+
+impl Single {
+    fn new() -> Single {
+        let dir = tempfile::tempdir().expect("a folder");
+        let at = dir.path().display();
+        let text = format!(
+            "node = \"A\"\n[paths]\nstate_dir = \"{at}/state\"\nruntime_dir = \"{at}/run\"\nsocket = \"{at}/s\"\n\
+             [[services.hooks]]\nname = \"log\"\n\
+             start = [\"/bin/sh\", \"-c\", \"echo on >> {at}/log\"]\n\
+             stop = [\"/bin/sh\", \"-c\", \"echo off >> {at}/log\"]\n"
+        );
+        let config = dir.path().join("failoverd.toml");
+        std::fs::write(&config, text).expect("written");
+        Single {
+            dir,
+            config,
+            child: None,
+        }
+    }
+
+    fn start(&mut self) {
+        let errors = std::fs::File::create(self.path("errors")).expect("a file");
+        let child = Command::new(env!("CARGO_BIN_EXE_failoverd"))
+            .arg("--config")
+            .arg(&self.config)
+            .stderr(errors)
+            .stdout(Stdio::null())
+            .spawn();
+        self.child = Some(child.expect("runs"));
+        wait_for("it serves", || self.errors().contains("-> active"));
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("runs");
+        kill(Pid::from_raw(child.id() as i32), signal).expect("sent");
+    }
+
+    fn end(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("runs");
+        child.wait().expect("ends").code()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    fn errors(&self) -> String {
+        self.read("errors")
+    }
+
+    fn service(&self) -> Vec<String> {
+        self.read("log").lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Single {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn the_default_file_passes_its_own_check() {
+    let printed = failoverd(&["--print-default-config"]);
+    assert!(printed.status.success());
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("failoverd.toml");
+    std::fs::write(&file, &printed.stdout).expect("written");
+    let checked = failoverd(&["--check", file.to_str().expect("text")]);
+    assert!(checked.status.success());
+    assert!(text(&checked.stdout).contains("SINGLE"));
+}
+
+#[test]
+fn a_key_is_made_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("pair.key");
+    let name = file.to_str().expect("text");
+    assert!(failoverd(&["new-key", name]).status.success());
+    let again = failoverd(&["new-key", name]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("exists already"));
+}
+
+#[test]
+fn shared_disks_and_wrong_use_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = dir.path().join("pair.key");
+    assert!(
+        failoverd(&["new-key", key.to_str().expect("text")])
+            .status
+            .success()
+    );
+    let file = dir.path().join("failoverd.toml");
+    let config = format!(
+        "node = \"A\"\npair_key = \"{}\"\ndisks = [\"d1\"]\n",
+        key.display()
+    );
+    std::fs::write(&file, config).expect("written");
+    for option in ["--config", "--check"] {
+        let refused = failoverd(&[option, file.to_str().expect("text")]);
+        assert_eq!(refused.status.code(), Some(1), "{option}");
+        let said = text(&refused.stderr);
+        assert!(
+            said.contains("no adapter for reservations on real disks"),
+            "{said}"
+        );
+    }
+    assert_eq!(failoverd(&[]).status.code(), Some(1));
+    let missing = failoverd(&["--config", "/nowhere/f.toml"]);
+    assert!(text(&missing.stderr).contains("/nowhere/f.toml: can't be read"));
+    assert_eq!(failoverd(&["--nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn alone_it_serves_reloads_and_stops() {
+    let mut single = Single::new();
+    single.start();
+    let before = single.service();
+    assert_eq!(before.last().map(String::as_str), Some("on"));
+    let mut config = single.read("failoverd.toml");
+    config.push_str("[timing]\nbeat_ms = 45\n");
+    std::fs::write(&single.config, &config).expect("written");
+    single.signal(Signal::SIGHUP);
+    wait_for("it says what changed", || {
+        single.errors().contains("re-read: changed timing.beat_ms")
+    });
+    std::fs::write(
+        &single.config,
+        config.replace("node = \"A\"", "node = \"B\""),
+    )
+    .expect("written");
+    single.signal(Signal::SIGHUP);
+    wait_for("it refuses", || {
+        single.errors().contains("node can't change at run time")
+    });
+    single.signal(Signal::SIGTERM);
+    assert_eq!(single.end(), Some(0));
+    assert_eq!(single.service().len(), before.len() + 1);
+    assert_eq!(single.service().last().map(String::as_str), Some("off"));
+    assert!(!single.path("s").exists(), "the socket is gone");
+}
+
+#[test]
+fn a_flagged_restart_leaves_the_services_alone() {
+    let mut single = Single::new();
+    single.start();
+    let before = single.service();
+    std::fs::write(single.path("run/restart"), "").expect("flagged");
+    single.signal(Signal::SIGTERM);
+    assert_eq!(single.end(), Some(0));
+    assert!(
+        !Path::new(&single.path("run/restart")).exists(),
+        "the flag is used up"
+    );
+    assert_eq!(single.service(), before, "nothing was touched");
+    single.start();
+    assert!(single.errors().contains("adopting"), "{}", single.errors());
+    assert!(!single.service()[before.len()..].contains(&"off".to_owned()));
+    single.signal(Signal::SIGTERM);
+    assert_eq!(single.end(), Some(0));
+}
+
+#[test]
+fn after_kill_9_a_new_start_adopts() {
+    let mut single = Single::new();
+    single.start();
+    let before = single.service();
+    single.signal(Signal::SIGKILL);
+    assert_eq!(single.end(), None);
+    single.start();
+    assert!(!single.service()[before.len()..].contains(&"off".to_owned()));
+    single.signal(Signal::SIGTERM);
+    assert_eq!(single.end(), Some(0));
+}
+
+/// In a network namespace of its own: $1 the program, $2 the folder.
+const RELOAD: &str = r#"
+set -e
+until_true() { n=0; while ! "$@"; do n=$((n + 1)); [ $n -lt 1500 ] || exit 3; sleep 0.02; done; }
+has() { ip -br address show dev d0 | grep -q "$1"; }
+ip link add d0 type veth peer name d1
+ip link set d0 up; ip link set d1 up
+"$1" --config "$2/failoverd.toml" 2>"$2/errors" &
+daemon=$!
+trap 'kill -9 $daemon $monitor 2>/dev/null || true' EXIT
+until_true has 192.0.2.9/24
+ip -o monitor address >"$2/monitor" &
+monitor=$!
+# The monitor listens once it tells of an address that comes and goes.
+listening() { ip address replace 198.51.100.1/32 dev d1; ip address del 198.51.100.1/32 dev d1; grep -q 198.51 "$2"; }
+until_true listening x "$2/monitor"
+printf '[[vips]]\ninterface = "d0"\naddress = "2001:db8::9/64"\n' >>"$2/failoverd.toml"
+kill -HUP $daemon
+until_true has 2001:db8::9/64
+has 192.0.2.9/24
+kill -TERM $daemon
+wait $daemon
+! has 192.0.2.9/24
+! has 2001:db8::9/64
+"#;
+
+#[test]
+fn a_reload_never_touches_an_unchanged_address() {
+    const NAME: &str = "a_reload_never_touches_an_unchanged_address";
+    let run = |script: &str, folder: &Path| {
+        Command::new("unshare")
+            .args(["--map-root-user", "--net", "sh", "-c", script, "sh"])
+            .arg(env!("CARGO_BIN_EXE_failoverd"))
+            .arg(folder)
+            .output()
+    };
+    let probe = run("ip link add d0 type veth peer name d1", Path::new("/"));
+    match probe {
+        Ok(probe) if probe.status.success() => {}
+        _ => {
+            println!("SKIPPED: {NAME}: no network namespace with veth can be made here");
+            return;
+        }
+    }
+    let single = Single::new();
+    let mut config = single.read("failoverd.toml");
+    config.push_str("[[vips]]\ninterface = \"d0\"\naddress = \"192.0.2.9/24\"\n");
+    std::fs::write(&single.config, config).expect("written");
+    let output = run(RELOAD, single.dir.path()).expect("runs");
+    let said = text(&output.stderr) + &single.errors();
+    assert!(output.status.success(), "{:?} {said}", output.status);
+    let monitor = single.read("monitor");
+    // Its removal at the end is the one thing that happens to it.
+    let lines: Vec<&str> = monitor
+        .lines()
+        .filter(|line| line.contains("192.0.2.9"))
+        .collect();
+    assert!(
+        lines.len() <= 1 && lines.iter().all(|line| line.starts_with("Deleted")),
+        "{lines:?}"
+    );
+}
