@@ -142,7 +142,6 @@ impl Controller {
             return;
         }
         self.choose_phase(now);
-        self.roll_missed(now);
         self.roll(now);
         self.verify(now);
         self.renew_lease(now);
@@ -274,8 +273,23 @@ impl Controller {
             .is_some_and(|at| at >= since)
     }
 
+    /// Rolls that were due while their disk was busy: looks at the same pace must not keep them away for good.
+    fn roll_waiting(&mut self, now: Instant) {
+        let to = self.key(self.owner.phase, self.epoch);
+        let free = |disk: &&mut Disk| disk.roll_waits && disk.busy.is_none();
+        let mut waiting: Vec<(DiskId, Key)> = Vec::new();
+        for disk in self.disks.all.values_mut().filter(free) {
+            disk.roll_waits = false;
+            waiting.extend(disk.ours.filter(|_| !disk.lost).map(|from| (disk.id, from)));
+        }
+        for (id, from) in waiting {
+            self.run_disk(now, Job::Roll(id, to), DiskWork::Roll { from, to });
+        }
+    }
+
     /// Rolls on demand: while the standby's echo is fresh the keys rest.
     fn roll(&mut self, now: Instant) {
+        self.roll_waiting(now);
         let timing = &self.config.timing;
         let slow = self.owner.phase == Phase::OwnerSlow && self.phase_is_written();
         let interval = ms(if slow {
@@ -325,28 +339,14 @@ impl Controller {
         self.roll_disks(now, ids);
     }
 
-    /// Looks and rolls keep the same pace: a disk that is being looked at whenever it should roll would seem dead.
-    fn roll_missed(&mut self, now: Instant) {
-        let missed = |disk: &&Disk| disk.roll_missed && disk.busy.is_none();
-        let ids: Vec<DiskId> = self
-            .disks
-            .all
-            .values()
-            .filter(missed)
-            .map(|disk| disk.id)
-            .collect();
-        self.roll_disks(now, ids);
-    }
-
     fn roll_disks(&mut self, now: Instant, ids: Vec<DiskId>) {
         let to = self.key(self.owner.phase, self.epoch);
         for id in ids {
             let Some(disk) = self.disks.all.get_mut(&id) else {
                 continue;
             };
-            let ours = disk.ours.filter(|_| !disk.lost);
-            disk.roll_missed = ours.is_some() && disk.busy.is_some();
-            let Some(from) = ours.filter(|_| disk.busy.is_none()) else {
+            disk.roll_waits = disk.busy.is_some();
+            let Some(from) = disk.ours.filter(|_| disk.busy.is_none() && !disk.lost) else {
                 continue;
             };
             // A roll says that the key is ours; what else is on the disk only a look says.
@@ -488,6 +488,7 @@ impl Controller {
         }
         let expel = here && held && !victims.is_empty() && self.owner.phase != Phase::Offering;
         let pause = ms(self.config.timing.disk_beat_ms);
+        let to = self.key(self.owner.phase, self.epoch);
         let Some(disk) = self.disks.all.get_mut(&id) else {
             return;
         };
@@ -496,7 +497,7 @@ impl Controller {
             disk.expelled_at = Some(now);
             if mixed {
                 // A path that missed a roll holds an older key: a preempt over it would be a conflict.
-                self.roll_disks(now, vec![id]);
+                self.run_disk(now, Job::Roll(id, to), DiskWork::Roll { from: ours, to });
             } else {
                 self.run_disk(now, Job::Expel(id), DiskWork::Expel { key: ours, victims });
             }
@@ -711,9 +712,9 @@ impl Controller {
                 && disk.owed.is_none()
                 && disk.busy.is_none()
                 && !self.disks.has_stranger(disk)
-                && others
-                    .clone()
-                    .all(|key| key.phase == Phase::Yielded || older(&key))
+                && others.clone().all(|key| {
+                    key.phase == Phase::Yielded || older(&key) || self.is_of_ended_run(now, key)
+                })
         };
         let lost: Vec<DiskId> = self
             .disks
@@ -753,6 +754,17 @@ impl Controller {
                 },
             );
         }
+    }
+
+    /// A key of a run of the peer that has ended: its next run lives and says that it owns nothing.
+    fn is_of_ended_run(&self, now: Instant, key: Key) -> bool {
+        let alive = self.peer.alive(now, ms(self.config.timing.dead_ms));
+        let beat = self.peer.beat.as_ref().filter(|_| alive);
+        beat.is_some_and(|beat| {
+            key.node == beat.node
+                && key.incarnation != beat.incarnation
+                && beat.role == Role::Standby
+        })
     }
 
     // ---- serving -------------------------------------------------------------------------------------------
@@ -863,7 +875,13 @@ impl Controller {
         if now < at {
             self.wake_at(at, "retry");
         }
-        if now >= at && self.disks_seen_since_stall() {
+        // After our own stall the disks must have been seen as ours before anything is imported with them.
+        let stalled = self.last_stall.map(|(at, _)| at);
+        let seen = self.disks.majority_time(|disk| {
+            let (asked, _) = disk.look.as_ref().filter(|_| !disk.failed)?;
+            (disk.ours.is_some() && !disk.lost).then_some(*asked)
+        });
+        if now >= at && seen >= stalled {
             self.takeover.again(now);
             self.go(now, states::RETRY);
         }

@@ -76,7 +76,7 @@ pub struct Book {
 }
 
 impl Book {
-    fn acknowledge(&mut self, number: u64, ack: Ack) {
+    pub(super) fn acknowledge(&mut self, number: u64, ack: Ack) {
         push_bounded(&mut self.acks, ack);
         self.unaudited.push(number);
         self.acknowledged += 1;

@@ -1,6 +1,6 @@
 //! Judges the run: the client's acknowledgements against the shelf's own log.
 
-use super::client::Book;
+use super::client::{Book, payload};
 use crate::shelf::client::ShelfConnection;
 use crate::shelf::log::{ImportMark, Landed};
 use crate::shelf::wire::{RECORDS_MAX, Reply, Request};
@@ -127,7 +127,8 @@ impl Judge {
             let owner = imports.iter().rev().find(before).map(|mark| mark.node);
             let mut double = owner.is_some_and(|owner| owner != landed.node);
             let number = landed.record.number as usize;
-            if number != 0 && landed.record.is_whole() {
+            let sent = landed.record.payload == payload(landed.record.number);
+            if number != 0 && landed.record.is_whole() && sent {
                 if self.writers.len() <= number {
                     self.writers.resize(number + 1, 0);
                 }
@@ -141,4 +142,79 @@ impl Judge {
 
 fn unexpected(reply: &Reply) -> io::Error {
     io::Error::other(format!("the shelf answered the judge with {reply:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::client::Ack;
+    use crate::shelf::log::Record;
+    use crate::shelf::server::{Server, Shape};
+    use failover_core::pr::PrReply;
+    use std::sync::Mutex;
+
+    fn write(shelf: &mut ShelfConnection, position: u64, number: u64) {
+        let request = Request::Append {
+            disk: (position % 2) as u32,
+            record: Record::new(position, number, payload(number)),
+        };
+        let reply = shelf.call(&request, LIMIT).expect("an answer");
+        assert_eq!(reply, Reply::Disk(Ok(PrReply::Good)));
+    }
+
+    fn import(shelf: &mut ShelfConnection) {
+        let reply = shelf.call(&Request::ImportBegins, LIMIT);
+        assert_eq!(reply.expect("an answer"), Reply::Good);
+    }
+
+    /// A shelf without reservations: everybody may write, so that the judge has something to find.
+    #[test]
+    fn the_judge_finds_what_is_lost_and_what_two_wrote() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let socket = dir.path().join("shelf.sock");
+        let shape = Shape {
+            disks: 2,
+            latency: Duration::ZERO,
+        };
+        let server = Server::bind(&socket, shape).expect("a shelf");
+        std::thread::spawn(move || server.serve());
+        let connect = |node| ShelfConnection::connect(&socket, Some((node, 0))).expect("connected");
+        let (mut a, mut b) = (connect(Node::A), connect(Node::B));
+        let mut judge = Judge::connect(&socket, 2).expect("connected");
+        let book = Mutex::new(Book::default());
+        let acknowledge = |number| {
+            let ack = Ack {
+                at: number,
+                node: Node::A,
+            };
+            book.lock().expect("not poisoned").acknowledge(number, ack);
+        };
+        let mut audit = || {
+            judge
+                .audit(book.lock().expect("not poisoned"))
+                .expect("audited")
+        };
+
+        import(&mut a);
+        std::thread::sleep(Duration::from_millis(1));
+        write(&mut a, 0, 1);
+        write(&mut a, 1, 2);
+        acknowledge(1);
+        acknowledge(2);
+        let clean = audit();
+        assert_eq!((clean.acknowledged, clean.lost, clean.double), (2, 0, 0));
+
+        acknowledge(3);
+        let lost = audit();
+        assert_eq!((lost.acknowledged, lost.lost), (3, 1));
+
+        import(&mut b);
+        std::thread::sleep(Duration::from_millis(1));
+        write(&mut b, 2, 4);
+        assert_eq!(audit().double, 0, "the new owner may write");
+        write(&mut a, 3, 5);
+        assert_eq!(audit().double, 1, "the old one may not");
+        write(&mut b, 4, 2);
+        assert_eq!(audit().double, 2, "both wrote record 2");
+    }
 }

@@ -4,7 +4,7 @@ use super::namespaces::NetworkNamespace;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Pid, getpid, getppid, setsid};
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io;
@@ -40,10 +40,12 @@ impl Process {
             .args(args)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
-            .stderr(output)
-            .process_group(0);
+            .stderr(output);
         let prepare = move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // A session of its own, as a service has: no Ctrl-C of the terminal, and a fair share of the processor
+            // where the scheduler shares by session.
+            setsid()?;
             // The demo takes its signals from a descriptor and has them blocked.
             SigSet::empty().thread_set_mask()?;
             if getppid() != parent {
@@ -54,7 +56,7 @@ impl Process {
                 None => Ok(()),
             }
         };
-        // SAFETY: between fork and exec only prctl, sigprocmask, getppid and setns are called, all async-signal-safe; an
+        // SAFETY: between fork and exec only prctl, setsid, sigprocmask, getppid and setns are called, all async-signal-safe; an
         // error is built without allocation but for the one that ends the child.
         unsafe { command.pre_exec(prepare) };
         let child = command.spawn()?;

@@ -191,7 +191,8 @@ impl Results {
         }
         if let Some(load) = &self.load {
             text.push_str(&format!(
-                "load: {} busy loops for {} s, {}: longest gap {:.0} ms, {} transitions, {} lease lapses\n",
+                "load: {} busy loops for {} s, {}: longest gap {:.0} ms (the client itself late by {:.0} ms at most), \
+                 {} transitions, {} lease lapses\n",
                 load.loops,
                 load.seconds,
                 match load.real_time {
@@ -199,6 +200,7 @@ impl Results {
                     false => "no real-time priority (counted, not judged)",
                 },
                 ms(load.gap),
+                ms(load.client_late),
                 load.transitions,
                 load.lapses
             ));
