@@ -44,6 +44,8 @@ pub struct Disk {
     pub look_at: Instant,
     /// A roll was due while other work was in flight: it comes as soon as the disk is free.
     pub roll_waits: bool,
+    /// When foreign keys were removed from it last.
+    pub expelled_at: Option<Instant>,
     /// When our answer to an offer on it was asked for last.
     pub answered_at: Option<Instant>,
 }
@@ -98,6 +100,7 @@ impl Disks {
             owed: None,
             look_at: now,
             roll_waits: false,
+            expelled_at: None,
             answered_at: None,
         };
         let all: BTreeMap<DiskId, Disk> = config

@@ -158,6 +158,18 @@ impl Controller {
         self.reserve_epoch(now);
     }
 
+    /// After our own stall a majority must have been seen as ours before anything is imported: the peer may have
+    /// taken it meanwhile.
+    pub(crate) fn disks_seen_since_stall(&self) -> bool {
+        let stalled = self.last_stall.map(|(at, _)| at);
+        let seen = self.disks.majority_time(|disk| {
+            let looked = disk.look.as_ref().filter(|_| !disk.failed);
+            let seen = disk.rolled_at.max(looked.map(|(asked, _)| *asked));
+            seen.filter(|_| disk.ours.is_some() && !disk.lost)
+        });
+        self.disks.all.is_empty() || seen >= stalled
+    }
+
     // ---- halting -------------------------------------------------------------------------------------------
 
     fn must_halt(&mut self, now: Instant) -> bool {
@@ -488,6 +500,7 @@ impl Controller {
             .collect();
         let (name, was_lost, free) = (disk.name.clone(), disk.lost, disk.busy.is_none());
         let ours = disk.ours.unwrap_or(own);
+        let mixed = keys.iter().any(|key| key.same_run(own) && *key != ours);
         let Some(disk) = self.disks.all.get_mut(&id) else {
             return;
         };
@@ -503,8 +516,20 @@ impl Controller {
             self.notice("FENCE_FOREIGN_KEY", Severity::Alarm, text);
         }
         let expel = here && held && !victims.is_empty() && self.owner.phase != Phase::Offering;
-        if expel && free && self.state != State::FencingRest {
-            self.run_disk(now, Job::Expel(id), DiskWork::Expel { key: ours, victims });
+        let pause = ms(self.config.timing.disk_beat_ms);
+        let to = self.key(self.owner.phase, self.epoch);
+        let Some(disk) = self.disks.all.get_mut(&id) else {
+            return;
+        };
+        let rested = disk.expelled_at.is_none_or(|at| now.since(at) >= pause);
+        if expel && free && rested && self.state != State::FencingRest {
+            disk.expelled_at = Some(now);
+            if mixed {
+                // A path that missed a roll holds an older key: a preempt over it would be a conflict.
+                self.run_disk(now, Job::Roll(id, to), DiskWork::Roll { from: ours, to });
+            } else {
+                self.run_disk(now, Job::Expel(id), DiskWork::Expel { key: ours, victims });
+            }
         }
     }
 
@@ -716,9 +741,9 @@ impl Controller {
                 && disk.owed.is_none()
                 && disk.busy.is_none()
                 && !self.disks.has_stranger(disk)
-                && others
-                    .clone()
-                    .all(|key| key.phase == Phase::Yielded || older(&key))
+                && others.clone().all(|key| {
+                    key.phase == Phase::Yielded || older(&key) || self.is_of_ended_run(now, key)
+                })
         };
         let lost: Vec<DiskId> = self
             .disks
@@ -758,6 +783,17 @@ impl Controller {
                 },
             );
         }
+    }
+
+    /// A key of a run of the peer that has ended: its next run lives and says that it owns nothing.
+    fn is_of_ended_run(&self, now: Instant, key: Key) -> bool {
+        let alive = self.peer.alive(now, ms(self.config.timing.dead_ms));
+        let beat = self.peer.beat.as_ref().filter(|_| alive);
+        beat.is_some_and(|beat| {
+            key.node == beat.node
+                && key.incarnation != beat.incarnation
+                && beat.role == Role::Standby
+        })
     }
 
     // ---- serving -------------------------------------------------------------------------------------------

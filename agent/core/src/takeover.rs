@@ -689,6 +689,9 @@ impl Controller {
 
     fn poll_importing(&mut self, now: Instant) {
         if !self.takeover.imports_asked {
+            if !self.disks_seen_since_stall() {
+                return;
+            }
             self.takeover.imports_asked = true;
             self.remember(now, false);
             let won = self.takeover.won.clone();
