@@ -52,6 +52,8 @@ pub(crate) struct Owner {
     repair_at: Instant,
     lan_down_since: Option<Instant>,
     restart_exit: Option<Instant>,
+    /// The keys that it adopted promise a long lease, which the kernel may still hold.
+    inherited: bool,
     restart_seq: u64,
     since: Instant,
 }
@@ -73,6 +75,7 @@ impl Owner {
             repair_at: now,
             lan_down_since: None,
             restart_exit: None,
+            inherited: false,
             restart_seq: 0,
             since: now,
         }
@@ -94,12 +97,16 @@ impl Owner {
     }
 
     /// Owning goes on in a restarted daemon; its beat goes on behind the old one's.
-    pub(crate) fn adopted(&mut self, now: Instant, beat: u16) {
+    pub(crate) fn adopted(&mut self, now: Instant, beat: u16, phase: Phase) {
         *self = Owner {
             beat: beat.wrapping_add(2048) & 0xfff,
             ..Owner::new(now)
         };
         self.won(now);
+        if matches!(phase, Phase::OwnerSlow | Phase::Restarting) {
+            self.inherited = true;
+            self.set_phase(now, phase);
+        }
     }
 
     /// Announces the addresses several times more.
@@ -238,6 +245,9 @@ impl Controller {
         if alive {
             self.owner.alone_since = now;
         }
+        if self.owner.inherited && !self.gave_up_the_long_lease(now) {
+            return;
+        }
         let alone_at = self.owner.alone_since + ms(self.config.timing.alone_after_ms);
         let phase = match self.state {
             State::Restarting => Phase::Restarting,
@@ -258,6 +268,25 @@ impl Controller {
             self.owner.held = self.settings.disabled;
             self.owner.roll_now = true;
         }
+    }
+
+    /// A daemon that adopts shortens the lease that it found before its keys stop promising it: a taker that reads a
+    /// plain owner waits for a plain lease only.
+    fn gave_up_the_long_lease(&mut self, now: Instant) -> bool {
+        if !self.phase_is_written() {
+            return false;
+        }
+        let proof = self
+            .disks
+            .majority_time(|disk| disk.rolled_at.filter(|_| !disk.lost));
+        let Some(proof) = proof.filter(|at| *at >= self.owner.phase_since) else {
+            return false;
+        };
+        let until = (proof + ms(self.config.timing.vip_lease_ms)).max(now);
+        self.owner.inherited = false;
+        self.owner.lease_until = Some(until);
+        self.out.push(Action::Lease(Lease::Renew { until }));
+        true
     }
 
     /// The keys of a majority have said the phase since it was chosen.
