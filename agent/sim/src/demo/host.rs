@@ -341,11 +341,7 @@ impl Host {
         };
         pool.next_sync = None;
         let deadline = Instant::now() + EXPORT_LIMIT;
-        while self
-            .pool
-            .as_ref()
-            .is_some_and(|pool| !pool.pending.is_empty())
-        {
+        while self.pool.as_ref().is_some_and(Pool::is_writing) {
             let Some(shelf) = &mut self.shelf else {
                 break;
             };
