@@ -512,7 +512,14 @@ impl DiskTask {
             Ok(_) => self.preempt(index + 1),
             // SPC-4 5.13.11.3: a key that isn't registered is a conflict: it moved, or was taken by another.
             Err(PrError::Conflict) if matches!(self.work, DiskWork::Expel { .. }) => {
-                self.preempt(index + 1)
+                // The victim is gone, or this path isn't registered: another may be.
+                if self.lead.0 + 1 < self.paths {
+                    self.lead.0 += 1;
+                    self.preempt(index)
+                } else {
+                    self.lead = PathId(0);
+                    self.preempt(index + 1)
+                }
             }
             Err(PrError::Conflict) => self.read_keys(After::Lost),
             Err(error) => unreachable_disk(error),

@@ -42,8 +42,12 @@ pub struct Disk {
     pub owed: Option<Key>,
     /// When the next look is due.
     pub look_at: Instant,
-    /// It was busy when it should have been rolled: rolled as soon as it is free.
-    pub roll_missed: bool,
+    /// A roll was due while other work was in flight: it comes as soon as the disk is free.
+    pub roll_waits: bool,
+    /// When foreign keys were removed from it last.
+    pub expelled_at: Option<Instant>,
+    /// When our answer to an offer on it was asked for last.
+    pub answered_at: Option<Instant>,
 }
 
 /// A verdict over a jury of disks.
@@ -95,7 +99,9 @@ impl Disks {
             rolled_at: None,
             owed: None,
             look_at: now,
-            roll_missed: false,
+            roll_waits: false,
+            expelled_at: None,
+            answered_at: None,
         };
         let all: BTreeMap<DiskId, Disk> = config
             .iter()

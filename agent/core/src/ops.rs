@@ -218,6 +218,7 @@ impl Controller {
         {
             disk.ours = Some(key);
             disk.lost = false;
+            disk.owed = None;
         } else {
             self.owe(id, key);
         }

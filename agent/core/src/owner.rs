@@ -52,6 +52,8 @@ pub(crate) struct Owner {
     repair_at: Instant,
     lan_down_since: Option<Instant>,
     restart_exit: Option<Instant>,
+    /// The keys that it adopted promise a long lease, which the kernel may still hold.
+    inherited: bool,
     restart_seq: u64,
     since: Instant,
 }
@@ -73,6 +75,7 @@ impl Owner {
             repair_at: now,
             lan_down_since: None,
             restart_exit: None,
+            inherited: false,
             restart_seq: 0,
             since: now,
         }
@@ -94,12 +97,16 @@ impl Owner {
     }
 
     /// Owning goes on in a restarted daemon; its beat goes on behind the old one's.
-    pub(crate) fn adopted(&mut self, now: Instant, beat: u16) {
+    pub(crate) fn adopted(&mut self, now: Instant, beat: u16, phase: Phase) {
         *self = Owner {
             beat: beat.wrapping_add(2048) & 0xfff,
             ..Owner::new(now)
         };
         self.won(now);
+        if matches!(phase, Phase::OwnerSlow | Phase::Restarting) {
+            self.inherited = true;
+            self.set_phase(now, phase);
+        }
     }
 
     /// Announces the addresses several times more.
@@ -142,7 +149,6 @@ impl Controller {
             return;
         }
         self.choose_phase(now);
-        self.roll_missed(now);
         self.roll(now);
         self.verify(now);
         self.renew_lease(now);
@@ -150,6 +156,18 @@ impl Controller {
         self.repair(now);
         self.poll_resets(now);
         self.reserve_epoch(now);
+    }
+
+    /// After our own stall a majority must have been seen as ours before anything is imported: the peer may have
+    /// taken it meanwhile.
+    pub(crate) fn disks_seen_since_stall(&self) -> bool {
+        let stalled = self.last_stall.map(|(at, _)| at);
+        let seen = self.disks.majority_time(|disk| {
+            let looked = disk.look.as_ref().filter(|_| !disk.failed);
+            let seen = disk.rolled_at.max(looked.map(|(asked, _)| *asked));
+            seen.filter(|_| disk.ours.is_some() && !disk.lost)
+        });
+        self.disks.all.is_empty() || seen >= stalled
     }
 
     // ---- halting -------------------------------------------------------------------------------------------
@@ -227,6 +245,9 @@ impl Controller {
         if alive {
             self.owner.alone_since = now;
         }
+        if self.owner.inherited && !self.gave_up_the_long_lease(now) {
+            return;
+        }
         let alone_at = self.owner.alone_since + ms(self.config.timing.alone_after_ms);
         let phase = match self.state {
             State::Restarting => Phase::Restarting,
@@ -249,6 +270,25 @@ impl Controller {
         }
     }
 
+    /// A daemon that adopts shortens the lease that it found before its keys stop promising it: a taker that reads a
+    /// plain owner waits for a plain lease only.
+    fn gave_up_the_long_lease(&mut self, now: Instant) -> bool {
+        if !self.phase_is_written() {
+            return false;
+        }
+        let proof = self
+            .disks
+            .majority_time(|disk| disk.rolled_at.filter(|_| !disk.lost));
+        let Some(proof) = proof.filter(|at| *at >= self.owner.phase_since) else {
+            return false;
+        };
+        let until = (proof + ms(self.config.timing.vip_lease_ms)).max(now);
+        self.owner.inherited = false;
+        self.owner.lease_until = Some(until);
+        self.out.push(Action::Lease(Lease::Renew { until }));
+        true
+    }
+
     /// The keys of a majority have said the phase since it was chosen.
     fn phase_is_written(&self) -> bool {
         let since = self.owner.phase_since;
@@ -262,8 +302,23 @@ impl Controller {
             .is_some_and(|at| at >= since)
     }
 
+    /// Rolls that were due while their disk was busy: looks at the same pace must not keep them away for good.
+    fn roll_waiting(&mut self, now: Instant) {
+        let to = self.key(self.owner.phase, self.epoch);
+        let free = |disk: &&mut Disk| disk.roll_waits && disk.busy.is_none();
+        let mut waiting: Vec<(DiskId, Key)> = Vec::new();
+        for disk in self.disks.all.values_mut().filter(free) {
+            disk.roll_waits = false;
+            waiting.extend(disk.ours.filter(|_| !disk.lost).map(|from| (disk.id, from)));
+        }
+        for (id, from) in waiting {
+            self.run_disk(now, Job::Roll(id, to), DiskWork::Roll { from, to });
+        }
+    }
+
     /// Rolls on demand: while the standby's echo is fresh the keys rest.
     fn roll(&mut self, now: Instant) {
+        self.roll_waiting(now);
         let timing = &self.config.timing;
         let slow = self.owner.phase == Phase::OwnerSlow && self.phase_is_written();
         let interval = ms(if slow {
@@ -313,28 +368,14 @@ impl Controller {
         self.roll_disks(now, ids);
     }
 
-    /// Looks and rolls keep the same pace: a disk that is being looked at whenever it should roll would seem dead.
-    fn roll_missed(&mut self, now: Instant) {
-        let missed = |disk: &&Disk| disk.roll_missed && disk.busy.is_none();
-        let ids: Vec<DiskId> = self
-            .disks
-            .all
-            .values()
-            .filter(missed)
-            .map(|disk| disk.id)
-            .collect();
-        self.roll_disks(now, ids);
-    }
-
     fn roll_disks(&mut self, now: Instant, ids: Vec<DiskId>) {
         let to = self.key(self.owner.phase, self.epoch);
         for id in ids {
             let Some(disk) = self.disks.all.get_mut(&id) else {
                 continue;
             };
-            let ours = disk.ours.filter(|_| !disk.lost);
-            disk.roll_missed = ours.is_some() && disk.busy.is_some();
-            let Some(from) = ours.filter(|_| disk.busy.is_none()) else {
+            disk.roll_waits = disk.busy.is_some();
+            let Some(from) = disk.ours.filter(|_| disk.busy.is_none() && !disk.lost) else {
                 continue;
             };
             // A roll says that the key is ours; what else is on the disk only a look says.
@@ -459,6 +500,7 @@ impl Controller {
             .collect();
         let (name, was_lost, free) = (disk.name.clone(), disk.lost, disk.busy.is_none());
         let ours = disk.ours.unwrap_or(own);
+        let mixed = keys.iter().any(|key| key.same_run(own) && *key != ours);
         let Some(disk) = self.disks.all.get_mut(&id) else {
             return;
         };
@@ -474,8 +516,20 @@ impl Controller {
             self.notice("FENCE_FOREIGN_KEY", Severity::Alarm, text);
         }
         let expel = here && held && !victims.is_empty() && self.owner.phase != Phase::Offering;
-        if expel && free && self.state != State::FencingRest {
-            self.run_disk(now, Job::Expel(id), DiskWork::Expel { key: ours, victims });
+        let pause = ms(self.config.timing.disk_beat_ms);
+        let to = self.key(self.owner.phase, self.epoch);
+        let Some(disk) = self.disks.all.get_mut(&id) else {
+            return;
+        };
+        let rested = disk.expelled_at.is_none_or(|at| now.since(at) >= pause);
+        if expel && free && rested && self.state != State::FencingRest {
+            disk.expelled_at = Some(now);
+            if mixed {
+                // A path that missed a roll holds an older key: a preempt over it would be a conflict.
+                self.run_disk(now, Job::Roll(id, to), DiskWork::Roll { from: ours, to });
+            } else {
+                self.run_disk(now, Job::Expel(id), DiskWork::Expel { key: ours, victims });
+            }
         }
     }
 
@@ -687,9 +741,9 @@ impl Controller {
                 && disk.owed.is_none()
                 && disk.busy.is_none()
                 && !self.disks.has_stranger(disk)
-                && others
-                    .clone()
-                    .all(|key| key.phase == Phase::Yielded || older(&key))
+                && others.clone().all(|key| {
+                    key.phase == Phase::Yielded || older(&key) || self.is_of_ended_run(now, key)
+                })
         };
         let lost: Vec<DiskId> = self
             .disks
@@ -729,6 +783,17 @@ impl Controller {
                 },
             );
         }
+    }
+
+    /// A key of a run of the peer that has ended: its next run lives and says that it owns nothing.
+    fn is_of_ended_run(&self, now: Instant, key: Key) -> bool {
+        let alive = self.peer.alive(now, ms(self.config.timing.dead_ms));
+        let beat = self.peer.beat.as_ref().filter(|_| alive);
+        beat.is_some_and(|beat| {
+            key.node == beat.node
+                && key.incarnation != beat.incarnation
+                && beat.role == Role::Standby
+        })
     }
 
     // ---- serving -------------------------------------------------------------------------------------------
@@ -836,8 +901,16 @@ impl Controller {
             return;
         }
         let at = self.since + ms(self.config.timing.not_serving_ms);
-        self.wake_at(at, "retry");
-        if now >= at {
+        if now < at {
+            self.wake_at(at, "retry");
+        }
+        // After our own stall the disks must have been seen as ours before anything is imported with them.
+        let stalled = self.last_stall.map(|(at, _)| at);
+        let seen = self.disks.majority_time(|disk| {
+            let (asked, _) = disk.look.as_ref().filter(|_| !disk.failed)?;
+            (disk.ours.is_some() && !disk.lost).then_some(*asked)
+        });
+        if now >= at && seen >= stalled {
             self.takeover.again(now);
             self.go(now, states::RETRY);
         }

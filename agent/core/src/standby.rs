@@ -380,7 +380,13 @@ impl Controller {
                 continue;
             };
             let answered = self.disks.keys_of(disk).iter().any(|k| k.same_run(key));
-            if disk.busy.is_none() && disk.owed.is_none() && !answered {
+            // Once for each look: only a look that was asked for after our last answer can say that it is gone.
+            let looked = disk.look.as_ref().map(|(asked, _)| *asked);
+            let open = !answered && looked > disk.answered_at;
+            if disk.busy.is_none() && disk.owed.is_none() && open {
+                if let Some(disk) = self.disks.all.get_mut(&id) {
+                    disk.answered_at = Some(now);
+                }
                 self.run_disk(now, Job::Answer(id, key), DiskWork::Answer { key });
             }
         }

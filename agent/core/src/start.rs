@@ -4,7 +4,7 @@ use crate::action::Action;
 use crate::action::{Entry, HaltReason, Lease, OwnerRecord, Work};
 use crate::controller::{Controller, StopKind};
 use crate::disks::Verdict;
-use crate::key::Key;
+use crate::key::{Key, Phase};
 use crate::ops::Job;
 use crate::states::{self, State};
 use crate::time::{Instant, ms};
@@ -160,18 +160,24 @@ impl Controller {
         self.epoch = record.epoch;
         self.saw_owner = true;
         let pair = self.config.pair;
+        let mut phase = Phase::Owner;
         for disk in self.disks.all.values_mut() {
             let keys = disk.look.iter().flat_map(|(_, survey)| &survey.keys);
             let seen = keys
                 .filter_map(|bits| Key::from_bits(*bits, pair))
                 .find(|key| key.same_run(record.key));
+            if let Some(key) =
+                seen.filter(|key| matches!(key.phase, Phase::OwnerSlow | Phase::Restarting))
+            {
+                phase = key.phase;
+            }
             if seen.is_some() || record.won.contains(&disk.id) && disk.look.is_none() {
                 // A key that an unanswered roll changed is found again by the next roll.
                 disk.ours = Some(seen.unwrap_or(record.key));
                 disk.ok_at = disk.look.as_ref().map(|(asked, _)| *asked);
             }
         }
-        self.owner.adopted(now, record.key.beat);
+        self.owner.adopted(now, record.key.beat, phase);
         self.takeover.adopted(now, record);
     }
 

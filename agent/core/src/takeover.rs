@@ -612,7 +612,11 @@ impl Controller {
             self.wake_at(limit, "fence the rest");
             return;
         }
-        let taken = |disk: &Disk| Some(disk.ours.is_some() && !disk.lost);
+        // A disk that answered too late is ours, but nothing may be imported with it.
+        let taken = |disk: &Disk| {
+            let in_time = self.takeover.tries.get(&disk.id) == Some(&Try::Taken);
+            Some(in_time && disk.ours.is_some() && !disk.lost)
+        };
         if self.disks.verdict_of_all(taken) != Verdict::Yes {
             self.yield_all(now, states::REST_LOST);
             return;
@@ -685,6 +689,9 @@ impl Controller {
 
     fn poll_importing(&mut self, now: Instant) {
         if !self.takeover.imports_asked {
+            if !self.disks_seen_since_stall() {
+                return;
+            }
             self.takeover.imports_asked = true;
             self.remember(now, false);
             let won = self.takeover.won.clone();

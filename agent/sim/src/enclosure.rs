@@ -356,6 +356,9 @@ impl World {
         for bay in &mut self.bays {
             bay.disk.power_cycle();
         }
+        if !self.plan.aptpl {
+            self.keys_are_gone();
+        }
     }
 
     pub(crate) fn reset_disk(&mut self, disk: usize) {

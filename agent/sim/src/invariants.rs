@@ -9,7 +9,7 @@ use crate::machine::disk_bits;
 use crate::plan::{Plan, disk_index};
 use crate::world::{NODES, World};
 use failover_api::HistoryRecord;
-use failover_core::action::{Action, Outcome, Refusal};
+use failover_core::action::{Action, HaltReason, Outcome, Refusal};
 use failover_core::beat::{ArbiterList, Beat};
 use failover_core::disk_work::{DiskOutcome, DiskWork};
 use failover_core::event::{Command, Event};
@@ -23,6 +23,8 @@ use std::collections::VecDeque;
 const SENT_MAX: usize = 128;
 /// Surveys of one disk that are remembered.
 const SURVEYS_MAX: usize = 24;
+/// Changes of a key on one disk that are remembered.
+const MOVES_MAX: usize = 160;
 /// Time after the last fault within which the pair must be whole, microseconds.
 const HEAL_US: u64 = 150_000_000;
 
@@ -76,7 +78,13 @@ pub struct Ledger {
     forced: [bool; 2],
     last_active: [u64; 2],
     asked: Vec<Asked>,
-    disks_well_since: Option<u64>,
+    /// By disk: when the newest look that answered was asked for.
+    looked: [Vec<u64>; 2],
+    surveying_since: [u64; 2],
+    /// The running takeover looks anew before it takes anything.
+    looks_anew: [bool; 2],
+    /// By disk: when a key of that controller changed on it.
+    moved: [Vec<VecDeque<u64>>; 2],
     links_well_since: Vec<Option<u64>>,
     rescued: bool,
 }
@@ -109,7 +117,10 @@ impl Ledger {
             forced: [false; 2],
             last_active: [0; 2],
             asked: Vec::new(),
-            disks_well_since: Some(0),
+            looked: [vec![0; disks], vec![0; disks]],
+            surveying_since: [0; 2],
+            looks_anew: [false; 2],
+            moved: [vec![VecDeque::new(); disks], vec![VecDeque::new(); disks]],
             links_well_since: vec![Some(0); usize::from(plan.links)],
             rescued: false,
         }
@@ -162,6 +173,7 @@ impl World {
     /// pool with that disk. Commands that were inside the disk when it was fenced count: only an abort removes them.
     pub(crate) fn landed(&mut self, disk: usize, flight: Flight) {
         let writer = flight.nexus.node;
+        self.landed_writes[flight.pool] += 1;
         let Some(import) = self.ledger.imports[flight.pool] else {
             return;
         };
@@ -287,6 +299,17 @@ impl World {
 
     /// no-release-without-export: nobody ends its reservation on a disk of a pool that it has imported.
     pub(crate) fn command_done(&mut self, task: &TaskRun) {
+        let moves = matches!(
+            task.command,
+            PrCommand::Register { .. } | PrCommand::RegisterIgnore { .. }
+        );
+        if moves {
+            let ring = &mut self.ledger.moved[task.node as usize][task.disk];
+            if ring.len() == MOVES_MAX {
+                ring.pop_front();
+            }
+            ring.push_back(self.now);
+        }
         let ends = matches!(
             task.command,
             PrCommand::Register { new: 0, .. }
@@ -322,6 +345,9 @@ impl World {
             | DiskOutcome::LostRace(Some(survey)) => Some(survey),
             _ => None,
         };
+        if matches!(task.kind, TaskKind::Look) && survey.is_some() {
+            self.ledger.looked[at][task.disk] = task.issued;
+        }
         if let Some(survey) = survey {
             let ring = &mut self.ledger.surveys[at][task.disk];
             if ring.back() != Some(&survey.keys) {
@@ -378,7 +404,9 @@ impl World {
             .iter()
             .fold(0, |bits, disk| bits | 1 << disk);
         let already = self.machines[node as usize].kernel.imported[pool].is_some();
-        if !already {
+        let lacking = (of_pool & !won).count_ones() as usize;
+        let refused = lacking > usize::from(self.plan.pools[pool].spare);
+        if !already && !refused {
             self.ledger.imports[pool] = Some(Import {
                 node,
                 disks: of_pool & won,
@@ -407,6 +435,12 @@ impl World {
         }
     }
 
+    /// With the keys of volatile disks the memory of past epochs goes: a controller that was off meanwhile can't know
+    /// them. `accept_volatile_reservations` accepts that; the watchdog has reset whoever might still write.
+    pub(crate) fn keys_are_gone(&mut self) {
+        self.ledger.import_epochs = [0; 2];
+    }
+
     /// epoch-advances: every import is in a greater epoch than every import of the other controller before it.
     fn epoch_advances(&mut self, node: Node) {
         let epoch = self.ledger.epochs[node as usize];
@@ -423,8 +457,19 @@ impl World {
         self.ledger.import_epochs[node as usize] = own.max(epoch);
     }
 
-    pub(crate) fn import_ended(&mut self) {
+    pub(crate) fn import_ended(&mut self, node: Node) {
         self.exclusive_writer();
+        self.fresh_import(node);
+    }
+
+    /// fresh-import: an import trusts nothing that was read before the last disk was fenced.
+    fn fresh_import(&mut self, node: Node) {
+        if std::mem::take(&mut self.machines[node as usize].kernel.stale_import) {
+            self.violate(
+                "fresh-import",
+                format!("{node} imported blocks that the other controller wrote over after they were read ahead"),
+            );
+        }
     }
 
     /// import-before-address: services start and addresses come up only where a pool is imported.
@@ -613,7 +658,12 @@ impl World {
         if !running(self) {
             return;
         }
-        self.feed(node, Event::Wake);
+        // What has become due at this very moment comes first, until nothing more follows.
+        for _ in 0..3 {
+            if running(self) {
+                self.feed(node, Event::Wake);
+            }
+        }
         let local = self.local(node);
         if !running(self) || self.violation.is_some() {
             return;
@@ -643,6 +693,7 @@ impl World {
         }
         if after == State::FencingArbiters {
             self.ledger.taken[node as usize] = 0;
+            self.looks_first(node);
             if self.ledger.dead_takeover[node as usize] {
                 self.no_false_takeover(node);
             }
@@ -654,7 +705,11 @@ impl World {
     pub(crate) fn edge_taken(&mut self, node: Node, record: &HistoryRecord) {
         self.coverage.edge(&record.from, &record.to, &record.why);
         if record.to == "surveying" {
-            self.ledger.dead_takeover[node as usize] = record.why.ends_with("dead");
+            let at = node as usize;
+            self.ledger.dead_takeover[at] = record.why.ends_with("dead");
+            self.ledger.surveying_since[at] = self.now;
+            let handover = record.why.contains("handing-over");
+            self.ledger.looks_anew[at] = !handover && !self.ledger.dead_takeover[at];
             self.reset_hold(node);
         }
     }
@@ -740,9 +795,12 @@ impl World {
         let serving = daemon.controller.state() == State::Active
             && !daemon.paused
             && daemon.running_since.max(daemon.state_since) <= long_ago;
-        let since = |since: Option<u64>| since.is_some_and(|since| since <= long_ago);
-        let by_link = self.ledger.links_well_since.iter().any(|well| since(*well));
-        let by_disks = since(self.ledger.disks_well_since);
+        let by_link = self
+            .ledger
+            .links_well_since
+            .iter()
+            .any(|well| well.is_some_and(|since| since <= long_ago));
+        let by_disks = !self.keys_may_look_still(owner);
         if serving && (by_link || by_disks) {
             let channel = if by_link { "a link" } else { "the disks" };
             self.violate(
@@ -752,25 +810,81 @@ impl World {
         }
     }
 
-    /// Follows the health of links and disks.
+    /// Whether a majority of the arbiters, or more than half of all disks, can have shown unchanged keys of `owner`
+    /// for `disk_silent_ms` to looks that ended no longer ago than a look may take.
+    fn keys_may_look_still(&self, owner: Node) -> bool {
+        let timing = &self.plan.timing;
+        let window = timing.disk_silent_ms * 1000;
+        let look = (timing.disk_read_ms + timing.disk_op_ms) * 1000 + 4 * self.plan.jitter_us;
+        let from = self.now.saturating_sub(window + look + 60_000);
+        let still = |disk: usize| {
+            let mut last = from;
+            let moves = self.ledger.moved[owner as usize][disk].iter().copied();
+            for at in moves.filter(|at| *at > from).chain([self.now]) {
+                if at - last >= window {
+                    return true;
+                }
+                last = at;
+            }
+            false
+        };
+        let list = &self.ledger.arbiters[owner.other() as usize].disks;
+        let arbiters = list.iter().filter(|id| still(disk_index(**id))).count();
+        let all = (0..self.bays.len()).filter(|disk| still(*disk)).count();
+        2 * arbiters > list.len() || 2 * all > self.bays.len()
+    }
+
+    /// looks-first: a taker writes nothing to any disk before a majority of the arbiters answered its looks.
+    fn looks_first(&mut self, node: Node) {
+        let at = node as usize;
+        if !self.ledger.looks_anew[at] {
+            return;
+        }
+        let since = self.ledger.surveying_since[at];
+        let looked = |disk: usize| self.ledger.looked[at][disk] >= since;
+        let list = &self.ledger.arbiters[at].disks;
+        let arbiters = list.iter().filter(|id| looked(disk_index(**id))).count();
+        let all = (0..self.bays.len()).filter(|disk| looked(*disk)).count();
+        if 2 * arbiters <= list.len() && 2 * all <= self.bays.len() {
+            self.violate(
+                "looks-first",
+                format!("{node} takes disks after {arbiters} arbiters answered its look"),
+            );
+        }
+    }
+
+    /// halt-with-cause: nobody resets itself for being fenced while it holds most disks and most arbiters.
+    pub(crate) fn halt_with_cause(&mut self, node: Node, reason: &HaltReason) {
+        if !matches!(reason, HaltReason::Fenced { .. }) {
+            return;
+        }
+        let holds = |disk: usize| {
+            let holder = self.bays[disk].disk.holder();
+            holder.is_some_and(|holder| holder.node == node)
+        };
+        let list = &self.ledger.arbiters[node as usize].disks;
+        let arbiters = list.iter().filter(|id| holds(disk_index(**id))).count();
+        let all = (0..self.bays.len()).filter(|disk| holds(*disk)).count();
+        if 2 * arbiters > list.len() && 2 * all > self.bays.len() {
+            self.violate(
+                "halt-with-cause",
+                format!(
+                    "{node} resets itself as fenced and holds {all} disks, {arbiters} arbiters"
+                ),
+            );
+        }
+    }
+
+    /// Follows the health of the links.
     pub(crate) fn conditions_changed(&mut self) {
         let now = self.now;
         let conditions = &self.conditions;
         let busy = conditions.busy != [false; 2];
-        let ill = busy
-            || conditions.shelf_down
-            || conditions.answers != [(0, 0); 2]
-            || conditions
-                .disks
-                .iter()
-                .flatten()
-                .any(|d| *d != Default::default());
         let follow = |well: &mut Option<u64>, ill: bool| match (ill, &well) {
             (true, _) => *well = None,
             (false, None) => *well = Some(now),
             (false, Some(_)) => {}
         };
-        follow(&mut self.ledger.disks_well_since, ill);
         for (link, well) in self.ledger.links_well_since.iter_mut().enumerate() {
             let ill = busy || conditions.links[link] != [LinkCondition::default(); 2];
             follow(well, ill);
@@ -956,8 +1070,8 @@ impl World {
         }
     }
 
-    /// heals: within a bound after the last fault exactly one controller serves, a pool imported and the addresses
-    /// answering, and the other stands by or is held for an operator.
+    /// heals: within a bound after the last fault exactly one controller serves, a pool imported, the addresses
+    /// answering and every disk its own; the other stands by, or is held for an operator, and is registered nowhere.
     fn heals(&mut self) {
         let serves = |node: Node| {
             let kernel = &self.machines[node as usize].kernel;
@@ -966,10 +1080,20 @@ impl World {
                 && kernel.services
                 && kernel.answers(self.now)
         };
+        let holds_all = |node: Node| {
+            self.bays.iter().all(|bay| {
+                let holder = bay.disk.holder();
+                holder.is_some_and(|holder| holder.node == node)
+                    && bay
+                        .disk
+                        .registrations()
+                        .all(|(nexus, _)| nexus.node == node)
+            })
+        };
         let rests = |node: Node| matches!(self.state(node), Some(State::Standby | State::Held));
         let whole = NODES
             .into_iter()
-            .any(|node| serves(node) && rests(node.other()));
+            .any(|node| serves(node) && holds_all(node) && rests(node.other()));
         match (whole, self.whole_since) {
             (true, None) => {
                 self.whole_since = Some(self.now);

@@ -110,7 +110,9 @@ impl World {
                     .iter()
                     .fold(0, |bits, disk| bits | 1 << disk);
                 let kernel = &mut self.machines[node as usize].kernel;
-                kernel.importing[pool] = Some(of_pool & disk_bits(won));
+                if self.plan.pools[pool].can_do_with(of_pool & disk_bits(won)) {
+                    kernel.importing[pool] = Some(of_pool & disk_bits(won));
+                }
             }
             Work::Export(pool) => {
                 let pool = usize::from(pool.0);
@@ -150,11 +152,12 @@ impl World {
             self.land_own(node, usize::from(pool.0));
         }
         let kernel = &mut self.machines[node as usize].kernel;
-        let outcome = carry_out(kernel, &self.plan, refusing, work.fate, &work.work);
+        let landed = &self.landed_writes;
+        let outcome = carry_out(kernel, &self.plan, landed, refusing, work.fate, &work.work);
         match &work.work {
             Work::Import { pool, .. } => {
                 kernel.importing[usize::from(pool.0)] = None;
-                self.import_ended();
+                self.import_ended(node);
             }
             Work::Export(pool) => kernel.exporting[usize::from(pool.0)] = false,
             Work::AddVips | Work::AnnounceVips => self.addresses_changed(node),

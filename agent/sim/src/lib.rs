@@ -11,6 +11,7 @@ pub mod faults;
 pub mod invariants;
 mod lanes;
 pub mod machine;
+pub mod mutants;
 pub mod plan;
 pub mod queue;
 pub mod rng;

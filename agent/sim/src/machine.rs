@@ -31,6 +31,10 @@ pub struct Kernel {
     pub importing: Vec<Option<u8>>,
     /// By pool: an export runs; nothing new is written.
     pub exporting: Vec<bool>,
+    /// By pool: how many writes had landed when it was read ahead, unless that was discarded.
+    pub read_ahead: Vec<Option<u64>>,
+    /// An import used blocks that were read ahead and written over since.
+    pub stale_import: bool,
     /// Services run.
     pub services: bool,
     /// Addresses are on.
@@ -68,6 +72,7 @@ impl Kernel {
         self.imported = vec![None; pools];
         self.importing = vec![None; pools];
         self.exporting = vec![false; pools];
+        self.read_ahead = vec![None; pools];
         self.services = false;
         self.vips = false;
         self.lease_until = None;
@@ -171,6 +176,7 @@ impl Machine {
                 imported: vec![None; pools],
                 importing: vec![None; pools],
                 exporting: vec![false; pools],
+                read_ahead: vec![None; pools],
                 ..Kernel::default()
             },
             lanes: vec![Lane::default(); LANE_POOLS + pools],
@@ -197,6 +203,8 @@ impl Machine {
 struct Rig<'a> {
     kernel: Mutex<&'a mut Kernel>,
     plan: &'a Plan,
+    /// By pool: writes that have landed.
+    landed: &'a [u64],
     /// Disks that refuse this machine's writes, a bit each.
     refusing: u8,
     fate: Fate,
@@ -206,6 +214,7 @@ struct Rig<'a> {
 pub fn carry_out(
     kernel: &mut Kernel,
     plan: &Plan,
+    landed: &[u64],
     refusing: u8,
     fate: Fate,
     work: &Work,
@@ -216,6 +225,7 @@ pub fn carry_out(
     let rig = Rig {
         kernel: Mutex::new(kernel),
         plan,
+        landed,
         refusing,
         fate,
     };
@@ -246,9 +256,7 @@ impl<'a> Rig<'a> {
     }
 
     fn too_few(&self, pool: usize, usable: u8) -> bool {
-        let plan = &self.plan.pools[pool];
-        let lacking = plan.disks.iter().filter(|disk| usable >> **disk & 1 == 0);
-        lacking.count() > usize::from(plan.spare)
+        !self.plan.pools[pool].can_do_with(usable)
     }
 }
 
@@ -260,11 +268,14 @@ pub fn disk_bits(disks: &[DiskId]) -> u8 {
 }
 
 impl Pools for Rig<'_> {
-    fn prescan(&self, _pool: PoolId) -> Result<(), Failure> {
+    fn prescan(&self, pool: PoolId) -> Result<(), Failure> {
+        let index = usize::from(pool.0);
+        self.kernel().read_ahead[index] = Some(self.landed[index]);
         Ok(())
     }
 
-    fn discard(&self, _pool: PoolId) -> Result<(), Failure> {
+    fn discard(&self, pool: PoolId) -> Result<(), Failure> {
+        self.kernel().read_ahead[usize::from(pool.0)] = None;
         Ok(())
     }
 
@@ -280,6 +291,10 @@ impl Pools for Rig<'_> {
             }
             if self.too_few(index, won & !self.refusing) {
                 return Err(Failure(format!("pool {index}: writing its labels failed")));
+            }
+            let read_ahead = self.kernel().read_ahead[index];
+            if read_ahead.is_some_and(|then| then != self.landed[index]) {
+                self.kernel().stale_import = true;
             }
             let disks = self.plan.pools[index]
                 .disks

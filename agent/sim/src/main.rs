@@ -2,8 +2,10 @@
 
 use clap::{Parser, Subcommand};
 use failover_sim::demo::{self, DemoCommand};
+use failover_sim::mutants::{self, End};
 use failover_sim::runner::{run_seed, run_seeds};
 use failover_sim::story::Story;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -44,6 +46,18 @@ enum Command {
         #[arg(long, requires = "seed")]
         trace: bool,
     },
+    /// Build each mutant of the core and run seeds until a rule catches it.
+    Mutants {
+        /// Seeds after which a mutant counts as alive.
+        #[arg(long, default_value_t = 20_000)]
+        seeds: u64,
+        /// Only this one; may be given several times.
+        #[arg(long)]
+        only: Vec<String>,
+        /// Threads; one per core by default.
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
     /// Tell the story of one seed.
     Trace {
         /// Which.
@@ -70,7 +84,6 @@ fn main() -> ExitCode {
             seed: None,
             trace: _,
         } => {
-            let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
             let limit = seconds.map(Duration::from_secs);
             let jobs = jobs.unwrap_or_else(cores);
             let run = run_seeds(start, count, jobs, violations, limit);

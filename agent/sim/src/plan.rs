@@ -13,6 +13,14 @@ pub struct PoolPlan {
     pub spare: u8,
 }
 
+impl PoolPlan {
+    /// Enough of its disks are among these, a bit each.
+    pub fn can_do_with(&self, disks: u8) -> bool {
+        let lacking = self.disks.iter().filter(|disk| disks >> **disk & 1 == 0);
+        lacking.count() <= usize::from(self.spare)
+    }
+}
+
 /// The fixed part of a world.
 #[derive(Clone, Debug)]
 pub struct Plan {

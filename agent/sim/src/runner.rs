@@ -127,10 +127,14 @@ impl Run {
             self.report_edges(&mut text);
         }
         let edges = coverage.edges.iter().filter(|count| **count > 0).count();
-        let states = coverage
-            .matrix
-            .iter()
-            .filter(|row| row.iter().any(|c| *c > 0));
+        let reached = |(index, state): &(usize, &State)| {
+            coverage.matrix[*index].iter().any(|count| *count > 0)
+                || EDGES
+                    .iter()
+                    .zip(&coverage.edges)
+                    .any(|(edge, count)| edge.to == **state && *count > 0)
+        };
+        let states = State::ALL.iter().enumerate().filter(reached);
         let _ = writeln!(
             text,
             "reached: {} of {} states, {edges} of {} edges",

@@ -30,7 +30,17 @@ impl Story {
         };
         match self {
             Story::Off => {}
-            Story::Print => println!("{:>4}.{:06} {who} {text}", now / 1_000_000, now % 1_000_000),
+            Story::Print => {
+                let (s, us) = (now / 1_000_000, now % 1_000_000);
+                // A reader that went away (`| head`) is no reason to fail.
+                let _ = std::io::Write::write_fmt(
+                    &mut std::io::stdout(),
+                    format_args!(
+                        "{s:>4}.{us:06} {who} {text}
+"
+                    ),
+                );
+            }
             Story::Collect(story) => {
                 let (s, ms) = (now / 1_000_000, now / 1000 % 1000);
                 let _ = writeln!(story, "{s:>3}.{ms:03} {who} {text}");

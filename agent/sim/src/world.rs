@@ -65,6 +65,8 @@ pub struct World {
     pub(crate) story: Story,
     pub(crate) lives: u32,
     pub(crate) requests: u64,
+    /// By pool: writes that have landed.
+    pub(crate) landed_writes: Vec<u64>,
     pub(crate) seed: u64,
     ended: bool,
 }
@@ -113,8 +115,10 @@ impl World {
         };
         let machines = [machine(Node::A, &mut rng), machine(Node::B, &mut rng)];
         let bays = (0..plan.disks).map(|_| Bay::new(plan.aptpl)).collect();
+        let pools = plan.pools.len();
         let mut world = World {
             now: 0,
+            landed_writes: vec![0; pools],
             ledger: Ledger::new(&plan),
             plan,
             rng,
@@ -474,6 +478,7 @@ impl World {
                 Action::Halt(reason) => {
                     tell!(self, node, "HALT: {reason}");
                     self.coverage.halt(&reason);
+                    self.halt_with_cause(node, &reason);
                     self.halted(node);
                     return;
                 }
