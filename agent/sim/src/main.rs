@@ -5,7 +5,7 @@ use failover_sim::demo::{self, DemoCommand};
 use failover_sim::mutants::{self, End};
 use failover_sim::runner::{run_seed, run_seeds};
 use failover_sim::story::Story;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -57,6 +57,9 @@ enum Command {
         /// Threads; one per core by default.
         #[arg(long)]
         jobs: Option<usize>,
+        /// The checkout; by default the one that this program was built from.
+        #[arg(long)]
+        root: Option<PathBuf>,
     },
     /// Tell the story of one seed.
     Trace {
@@ -90,9 +93,63 @@ fn main() -> ExitCode {
             print!("{}", run.report(!brief));
             code(run.violations.is_empty())
         }
+        Command::Mutants {
+            seeds,
+            only,
+            jobs,
+            root,
+        } => {
+            let root = root.unwrap_or_else(mutants::workspace);
+            run_mutants(&root, seeds, &only, jobs.unwrap_or_else(cores))
+        }
         Command::Trace { seed } => one_seed(seed, true),
         Command::Demo(command) => demo::execute(command),
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get())
+}
+
+fn run_mutants(root: &Path, seeds: u64, only: &[String], jobs: usize) -> ExitCode {
+    let lab = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root.join("target"), PathBuf::from)
+        .join("mutants");
+    let names = match mutants::names(root) {
+        Ok(names) => names,
+        Err(error) => {
+            eprintln!(
+                "the mutants under {} can't be read: {error}; run this from a checkout",
+                root.display()
+            );
+            return ExitCode::FAILURE;
+        }
+    };
+    let chosen = names
+        .iter()
+        .filter(|name| only.is_empty() || only.contains(name));
+    let (mut tried, mut good) = (0, true);
+    println!(
+        "{:<26} {:<26} {:>7} {:>7}",
+        "mutant", "caught by", "seed", "seeds"
+    );
+    for name in chosen {
+        tried += 1;
+        match mutants::try_mutant(root, &lab, name, seeds, jobs) {
+            End::Caught { rule, seed, seeds } => {
+                println!("{name:<26} {rule:<26} {seed:>7} {seeds:>7}");
+            }
+            End::Alive => {
+                good = false;
+                println!("{name:<26} ALIVE after {seeds} seeds");
+            }
+            End::Failed(why) => {
+                good = false;
+                println!("{name:<26} NOT TRIED: {why}");
+            }
+        }
+    }
+    code(good && tried > 0)
 }
 
 fn one_seed(seed: u64, trace: bool) -> ExitCode {

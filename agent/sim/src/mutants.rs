@@ -72,7 +72,9 @@ pub fn names(root: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(root.join("agent/sim/mutants"))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "patch")
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "patch")
             && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
         {
             names.push(name.to_owned());
