@@ -71,7 +71,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
+    match Arguments::parse_from(demo::without_separator(std::env::args_os())).command {
         Command::Seeds {
             seed: Some(seed),
             trace,

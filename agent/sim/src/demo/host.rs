@@ -34,8 +34,10 @@ pub const VERIFIED: usize = 1000;
 const SYNC: Duration = Duration::from_millis(10);
 /// Numbers remembered, so that a repeated record is acknowledged and not written again.
 const REMEMBERED_MAX: usize = 200_000;
-/// Writes on their way; more are left to the client's retry.
+/// Records on their way; more are left to the client's retry.
 const PENDING_MAX: usize = 20_000;
+/// Records in one command.
+const BATCH_MAX: usize = 1000;
 const IMPORT_LIMIT: Duration = Duration::from_secs(5);
 const EXPORT_LIMIT: Duration = Duration::from_secs(2);
 const CONTROLS_MAX: usize = 32;
@@ -95,10 +97,11 @@ struct Control {
     gone: bool,
 }
 
-struct Pending {
-    record: Record,
-    /// The client that waits; none for the pool's own writes.
-    asker: Option<SocketAddr>,
+/// Writes to one disk: one command at a time; what comes meanwhile goes with the next, however slow the disk is.
+#[derive(Default)]
+struct Stripe {
+    busy: bool,
+    waiting: VecDeque<Record>,
 }
 
 /// The imported pool.
@@ -107,9 +110,11 @@ struct Pool {
     next_position: u64,
     known: HashSet<u64>,
     known_order: VecDeque<u64>,
-    pending: HashMap<u64, Pending>,
-    /// Numbers of `pending`, with the request that writes them.
-    writing: HashMap<u64, u64>,
+    stripes: Vec<Stripe>,
+    /// Commands on their way: the disk, and what is written.
+    pending: HashMap<u64, (usize, Vec<Record>)>,
+    /// Records on their way, waiting or in a command: which client waits for each.
+    askers: HashMap<u64, SocketAddr>,
     next_sync: Option<Instant>,
 }
 
@@ -289,6 +294,7 @@ impl Host {
         let mut pool = Pool {
             next_position: tail.last().map_or(0, |last| last.position + 1),
             next_sync: Some(Instant::now()),
+            stripes: (0..disks).map(|_| Stripe::default()).collect(),
             ..Pool::default()
         };
         for record in tail.iter().filter(|record| record.number != 0) {
@@ -335,11 +341,7 @@ impl Host {
         };
         pool.next_sync = None;
         let deadline = Instant::now() + EXPORT_LIMIT;
-        while self
-            .pool
-            .as_ref()
-            .is_some_and(|pool| !pool.pending.is_empty())
-        {
+        while self.pool.as_ref().is_some_and(Pool::is_writing) {
             let Some(shelf) = &mut self.shelf else {
                 break;
             };
@@ -396,40 +398,52 @@ impl Host {
         };
         if pool.known.contains(&number) {
             self.acknowledge(number, from);
-        } else if let Some(pending) = pool
-            .writing
-            .get(&number)
-            .and_then(|r| pool.pending.get_mut(r))
-        {
-            pending.asker = Some(from);
-        } else {
-            self.append(number, payload, Some(from));
+        } else if let Some(asker) = pool.askers.get_mut(&number) {
+            *asker = from;
+        } else if pool.askers.len() < PENDING_MAX {
+            pool.askers.insert(number, from);
+            self.append(number, payload);
         }
     }
 
-    fn append(&mut self, number: u64, payload: String, asker: Option<SocketAddr>) {
+    fn append(&mut self, number: u64, payload: String) {
         let Some(pool) = &mut self.pool else {
             return;
         };
-        if pool.pending.len() < PENDING_MAX {
-            let record = Record::new(pool.next_position, number, payload);
-            pool.next_position += 1;
-            self.write(Pending { record, asker });
+        let disk = (pool.next_position % self.place.disks as u64) as usize;
+        if pool.stripes[disk].waiting.len() >= PENDING_MAX {
+            pool.askers.remove(&number);
+            return;
+        }
+        let record = Record::new(pool.next_position, number, payload);
+        pool.next_position += 1;
+        pool.stripes[disk].waiting.push_back(record);
+        self.write_waiting(disk);
+    }
+
+    /// Writes what waits for a disk, if the disk is free.
+    fn write_waiting(&mut self, disk: usize) {
+        let Some(pool) = &mut self.pool else {
+            return;
+        };
+        let stripe = &mut pool.stripes[disk];
+        if !stripe.busy && !stripe.waiting.is_empty() {
+            let count = stripe.waiting.len().min(BATCH_MAX);
+            let records = stripe.waiting.drain(..count).collect();
+            self.write(disk, records);
         }
     }
 
-    fn write(&mut self, pending: Pending) {
+    fn write(&mut self, disk: usize, records: Vec<Record>) {
         let request = Request::Append {
-            disk: (pending.record.position % self.place.disks as u64) as u32,
-            record: pending.record.clone(),
+            disk: disk as u32,
+            records: records.clone(),
         };
         let sent = self.shelf().and_then(|shelf| shelf.send(&request));
         match (sent, &mut self.pool) {
             (Ok(request), Some(pool)) => {
-                if pending.record.number != 0 {
-                    pool.writing.insert(pending.record.number, request);
-                }
-                pool.pending.insert(request, pending);
+                pool.stripes[disk].busy = true;
+                pool.pending.insert(request, (disk, records));
             }
             _ => self.path_broke(),
         }
@@ -443,7 +457,7 @@ impl Host {
         let now = Instant::now();
         if pool.next_sync.is_some_and(|at| at <= now) {
             pool.next_sync = Some(now + SYNC);
-            self.append(0, format!("sync of {}", self.place.node), None);
+            self.append(0, format!("sync of {}", self.place.node));
         }
     }
 
@@ -468,32 +482,39 @@ impl Host {
         let Some(pool) = &mut self.pool else {
             return;
         };
-        let Some(pending) = pool.pending.remove(&number) else {
+        let Some((disk, records)) = pool.pending.remove(&number) else {
             return;
         };
-        let record_number = pending.record.number;
-        pool.writing.remove(&record_number);
-        match reply {
-            Reply::Disk(Ok(_)) => {
-                if record_number != 0 {
-                    pool.remember(record_number);
-                }
-                if let Some(asker) = pending.asker {
-                    self.acknowledge(record_number, asker);
+        // SPC-4 5.14: nothing was done; the same command again.
+        if let Reply::Disk(Err(PrError::UnitAttention(_))) = reply {
+            return self.write(disk, records);
+        }
+        pool.stripes[disk].busy = false;
+        let written = matches!(reply, Reply::Disk(Ok(_)));
+        for record in records.iter().filter(|record| record.number != 0) {
+            let Some(pool) = &mut self.pool else {
+                return;
+            };
+            let asker = pool.askers.remove(&record.number);
+            // Refused or aborted: no acknowledgement; the client will ask again, here or elsewhere.
+            if written {
+                pool.remember(record.number);
+                if let Some(asker) = asker {
+                    self.acknowledge(record.number, asker);
                 }
             }
-            // SPC-4 5.14: nothing was done; the same command again.
-            Reply::Disk(Err(PrError::UnitAttention(_))) => self.write(pending),
-            // Refused or aborted: no acknowledgement; the client will ask again, here or elsewhere.
-            _ => {}
         }
+        self.write_waiting(disk);
     }
 
     fn path_broke(&mut self) {
         self.shelf = None;
         if let Some(pool) = &mut self.pool {
             pool.pending.clear();
-            pool.writing.clear();
+            pool.askers.clear();
+            for stripe in &mut pool.stripes {
+                *stripe = Stripe::default();
+            }
         }
     }
 
@@ -506,6 +527,12 @@ impl Host {
 }
 
 impl Pool {
+    /// Whether anything is on its way to the disks.
+    fn is_writing(&self) -> bool {
+        let waits = |stripe: &Stripe| stripe.busy || !stripe.waiting.is_empty();
+        self.stripes.iter().any(waits)
+    }
+
     fn remember(&mut self, number: u64) {
         if self.known.insert(number) {
             self.known_order.push_back(number);

@@ -156,7 +156,7 @@ mod tests {
     fn write(shelf: &mut ShelfConnection, position: u64, number: u64) {
         let request = Request::Append {
             disk: (position % 2) as u32,
-            record: Record::new(position, number, payload(number)),
+            records: vec![Record::new(position, number, payload(number))],
         };
         let reply = shelf.call(&request, LIMIT).expect("an answer");
         assert_eq!(reply, Reply::Disk(Ok(PrReply::Good)));

@@ -1,7 +1,7 @@
 //! Busy loops beside the pair: four per processor, which neither the daemons' beats nor the lease may notice.
 
-use super::namespaces::Privilege;
 use super::pair::{Pair, Stop};
+use super::priority;
 use super::procs::Process;
 use super::report::Load;
 use crate::shelf::now_micros;
@@ -19,7 +19,7 @@ pub fn spin() -> Result<(), String> {
 }
 
 /// Runs the loops for `seconds` and measures meanwhile.
-pub fn run(pair: &mut Pair, seconds: u64, privilege: Privilege) -> Result<Load, Stop> {
+pub fn run(pair: &mut Pair, seconds: u64) -> Result<Load, Stop> {
     pair.narrator
         .title("Load: busy loops beside the pair; nothing may happen.");
     pair.wait(10_000, "a whole pair before the load", |pair| {
@@ -44,7 +44,7 @@ pub fn run(pair: &mut Pair, seconds: u64, privilege: Privilege) -> Result<Load, 
     let load = Load {
         seconds,
         loops,
-        real_time: privilege == Privilege::Root,
+        real_time: priority::permitted(),
         gap: book.longest_gap(began, end).micros(),
         client_late: book.own_lateness(began),
         transitions: pair.history_since(began).len() as u64,

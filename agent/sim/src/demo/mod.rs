@@ -33,12 +33,12 @@ use crate::shelf::server::{Server, Shape};
 use cases::{Case, CaseRun};
 use clap::{Args, Subcommand};
 use failover_core::ids::Node;
-use namespaces::Privilege;
 use narrator::{Narrator, Voice};
 use pair::{NODES, Pair, Stop};
 use place::Place;
 use report::Results;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -108,6 +108,17 @@ pub enum DemoCommand {
     /// A busy loop
     #[command(hide = true)]
     Busy,
+}
+
+/// The arguments as they were meant: `cargo demo -- --runs 20` hands the alias's own `--` on.
+pub fn without_separator(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let separated = arguments.get(1).is_some_and(|it| it == "demo")
+        && arguments.get(2).is_some_and(|it| it == "--");
+    if separated {
+        arguments.remove(2);
+    }
+    arguments
 }
 
 /// Carries a command out.
@@ -201,7 +212,7 @@ fn show(args: &DemoArgs) -> Result<bool, String> {
         (None, None) => return Err("no folder".to_owned()),
     };
     let place = Place::prepare(dir, shape.disks)?;
-    let privilege = namespaces::enter_own_network()?;
+    namespaces::enter_own_network()?;
     let voice = if args.json { Voice::Quiet } else { Voice::Full };
     let narrator = Narrator::new(voice);
     narrator.title(&format!(
@@ -218,7 +229,7 @@ fn show(args: &DemoArgs) -> Result<bool, String> {
         broken: None,
     };
     let stop = Pair::lay_out(place, shape, narrator)
-        .and_then(|mut pair| run_all(&mut pair, args, privilege, &mut results));
+        .and_then(|mut pair| run_all(&mut pair, args, &mut results));
     match stop {
         Ok(()) | Err(Stop::Signal) if args.keep => {}
         Ok(()) => {}
@@ -245,12 +256,7 @@ fn conclude(args: &DemoArgs, dir: &Path, results: &Results) -> Result<bool, Stri
     Ok(faults.is_empty())
 }
 
-fn run_all(
-    pair: &mut Pair,
-    args: &DemoArgs,
-    privilege: Privilege,
-    results: &mut Results,
-) -> Result<(), Stop> {
+fn run_all(pair: &mut Pair, args: &DemoArgs, results: &mut Results) -> Result<(), Stop> {
     let cases: Vec<Case> = match args.cases.is_empty() {
         false => args.cases.clone(),
         true if args.keep || args.load.is_some() => Vec::new(),
@@ -272,7 +278,7 @@ fn run_all(
         }
     }
     if let Some(seconds) = args.load {
-        results.load = Some(load::run(pair, seconds, privilege)?);
+        results.load = Some(load::run(pair, seconds)?);
     }
     results.verdict = pair.audit()?;
     if args.keep {

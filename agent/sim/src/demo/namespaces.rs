@@ -11,19 +11,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::thread;
 
-/// How the demo got its network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Privilege {
-    /// Plain namespaces; real-time priority works.
-    Root,
-    /// A user namespace; no real-time priority.
-    User,
-}
-
 /// Leaves the machine's network for an empty one. Call it before any thread exists.
-pub fn enter_own_network() -> Result<Privilege, String> {
+pub fn enter_own_network() -> Result<(), String> {
     if geteuid().is_root() && unshare(CloneFlags::CLONE_NEWNET).is_ok() {
-        return Ok(Privilege::Root);
+        return Ok(());
     }
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| refused("a user namespace", error))?;
@@ -36,7 +27,7 @@ pub fn enter_own_network() -> Result<Privilege, String> {
     map("uid_map", &format!("0 {uid} 1"))?;
     map("gid_map", &format!("0 {gid} 1"))?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| refused("a network namespace", error))?;
-    Ok(Privilege::User)
+    Ok(())
 }
 
 /// Why the system refused, and what to do about it.

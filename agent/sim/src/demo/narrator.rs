@@ -59,6 +59,11 @@ impl Narrator {
         }
     }
 
+    /// A controller boots: what its last run did and nobody could ask it any more comes too late to be told.
+    pub fn booted(&mut self, node: Node) {
+        self.told[node as usize] = now_micros();
+    }
+
     /// New transitions of one controller, told where its public state changes.
     pub fn tell_history(&mut self, node: Node, watch: &Watch) {
         let index = node as usize;

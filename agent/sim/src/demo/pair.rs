@@ -139,6 +139,7 @@ impl Pair {
     /// Switches a controller on: new network interfaces, empty runtime folder, host, daemon.
     pub fn boot(&mut self, node: Node) -> Result<(), Stop> {
         self.machine(node).boot_at = None;
+        self.narrator.booted(node);
         self.cables.unplug(node)?;
         let namespace = NetworkNamespace::new()?;
         self.cables.plug(node, &namespace)?;

@@ -148,7 +148,7 @@ impl Results {
     /// The table.
     pub fn to_table(&self) -> String {
         let mut table = Table::new();
-        table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(comfy_table::presets::NOTHING);
         let mut header = vec!["case".to_owned(), "runs".to_owned()];
         header.extend(PHASES.iter().map(|phase| (*phase).to_owned()));
         header.extend(["dark p50", "dark p99", "dark max", "gap max"].map(str::to_owned));
@@ -156,10 +156,13 @@ impl Results {
         for (case, runs) in &self.cases {
             table.add_row(row(*case, runs));
         }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
         let mut text = format!(
             "Shelf: {} disks, {} ms a command; an import verifies the last {} checksums of the pool's log.\n\
              Phases: median, ms. Dark, ms: longest gap between two acknowledgements, counted if any record\n\
-             had to be sent a second time. Gap: the longest one, counted always.\n{table}\n",
+             had to be sent a second time. Gap: the longest one, counted always.\n\n{table}\n\n",
             self.shape.disks,
             self.shape.latency.as_secs_f64() * 1000.0,
             super::host::VERIFIED,

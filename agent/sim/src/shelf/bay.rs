@@ -27,8 +27,8 @@ pub type Asker = (u64, u64);
 pub enum What {
     /// A reservation command.
     Reserve(PrCommand),
-    /// A write.
-    Append(Record),
+    /// A write of records that follow each other.
+    Append(Vec<Record>),
     /// A read of the last records.
     Tail(usize),
 }
@@ -71,13 +71,13 @@ impl Bay {
 
     /// A command arrives. Answers it at once if the disk refuses it.
     pub fn arrive(&mut self, now: u64, asker: Asker, nexus: Nexus, what: What) -> Option<Reply> {
-        if let What::Append(_) = what {
+        if let What::Append(records) = &what {
             if let Some(attention) = self.disk.take_unit_attention(nexus) {
                 let told = PrError::UnitAttention(attention.sentence().to_owned());
                 return Some(Reply::Disk(Err(told)));
             }
             if !self.disk.may_write(nexus) {
-                self.refused[nexus.node as usize] += 1;
+                self.refused[nexus.node as usize] += records.len() as u64;
                 return Some(Reply::Disk(Err(PrError::Conflict)));
             }
         }
@@ -132,13 +132,13 @@ impl Bay {
                 self.abort(command.nexus, pr, answers);
                 Reply::Disk(self.disk.execute(command.nexus, pr))
             }
-            What::Append(record) => {
-                self.log.push_back(Landed {
+            What::Append(records) => {
+                self.log.extend(records.into_iter().map(|record| Landed {
                     record,
                     node: command.nexus.node,
                     key: command.key,
                     at_micros: now,
-                });
+                }));
                 Reply::Disk(Ok(PrReply::Good))
             }
             What::Tail(count) => {
@@ -162,8 +162,8 @@ impl Bay {
             if gone {
                 let aborted = PrError::Transport("aborted by another initiator".to_owned());
                 answers.push((queued.asker, Reply::Disk(Err(aborted))));
-                if let What::Append(_) = queued.what {
-                    refused[queued.nexus.node as usize] += 1;
+                if let What::Append(records) = &queued.what {
+                    refused[queued.nexus.node as usize] += records.len() as u64;
                 }
             }
             !gone
@@ -184,7 +184,7 @@ impl Bay {
         }
     }
 
-    /// Writes refused or aborted, of A and of B.
+    /// Records refused or aborted, of A and of B.
     pub fn refused(&self) -> [u64; 2] {
         self.refused
     }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn append(n: u64) -> What {
-        What::Append(Record::new(n, n, "x".to_owned()))
+        What::Append(vec![Record::new(n, n, "x".to_owned())])
     }
 
     fn held_by_a(now: &mut u64) -> Bay {

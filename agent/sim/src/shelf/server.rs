@@ -189,7 +189,7 @@ impl Server {
     fn controller_asks(&mut self, asker: Asker, nexus: Nexus, request: Request) -> Option<Reply> {
         let (disk, what) = match request {
             Request::Reserve { disk, command } => (disk, What::Reserve(command)),
-            Request::Append { disk, record } => (disk, What::Append(record)),
+            Request::Append { disk, records } => (disk, What::Append(records)),
             Request::Tail { disk, count } => (disk, What::Tail(count as usize)),
             Request::ImportBegins => {
                 self.imports.push(ImportMark {

@@ -29,12 +29,12 @@ pub enum Request {
         /// The command.
         command: PrCommand,
     },
-    /// Write one record.
+    /// Write records that follow each other, in one command.
     Append {
         /// Number of the disk.
         disk: u32,
-        /// The record.
-        record: Record,
+        /// The records.
+        records: Vec<Record>,
     },
     /// Read the last records of one disk.
     Tail {
@@ -81,7 +81,7 @@ pub enum Reply {
     Marks {
         /// In their order.
         imports: Vec<ImportMark>,
-        /// Writes refused or aborted, of A and of B.
+        /// Records refused or aborted, of A and of B.
         refused: [u64; 2],
     },
     /// The request makes no sense; the sentence says why.
@@ -132,7 +132,7 @@ mod tests {
     fn frames_come_out_whole_however_they_are_cut() {
         let request = Request::Append {
             disk: 3,
-            record: Record::new(7, 9, "payload".to_owned()),
+            records: vec![Record::new(7, 9, "payload".to_owned())],
         };
         let mut bytes = encode(5, &request);
         bytes.extend(encode(6, &Request::ImportBegins));
