@@ -109,7 +109,7 @@ impl World {
     ) {
         let index = disk_index(disk);
         self.disk_work_asked(node, op, index, &work);
-        if self.story.on() && !matches!(work, DiskWork::Survey) {
+        if self.story.on() && !self.brief && !matches!(work, DiskWork::Survey) {
             tell!(self, node, "d{index}: {}", describe(&work));
         }
         let kind = TaskKind::of(&work);
@@ -243,7 +243,7 @@ impl World {
             task.command,
             PrCommand::ReadKeys | PrCommand::ReadReservation
         );
-        if writes_key && self.story.on() {
+        if writes_key && self.story.on() && !self.brief {
             let said = match &answer {
                 Ok(_) => "done",
                 Err(PrError::Conflict) => "CONFLICT",

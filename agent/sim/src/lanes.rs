@@ -86,7 +86,10 @@ impl World {
     }
 
     fn work_begins(&mut self, node: Node, next: &LaneWork) {
-        if self.story.on() && !matches!(next.work, Work::Record(_) | Work::AnnounceVips) {
+        if self.story.on()
+            && !self.brief
+            && !matches!(next.work, Work::Record(_) | Work::AnnounceVips)
+        {
             let fate = if next.fate == Fate::Works {
                 String::new()
             } else {

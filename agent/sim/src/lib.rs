@@ -16,5 +16,6 @@ pub mod plan;
 pub mod queue;
 pub mod rng;
 pub mod runner;
+pub mod script;
 pub mod shelf;
 pub mod world;

@@ -68,6 +68,8 @@ pub struct World {
     /// By pool: writes that have landed.
     pub(crate) landed_writes: Vec<u64>,
     pub(crate) seed: u64,
+    /// The story leaves out commands and work.
+    pub(crate) brief: bool,
     ended: bool,
 }
 
@@ -141,6 +143,7 @@ impl World {
             lives: 0,
             requests: 0,
             seed,
+            brief: false,
             ended: false,
         };
         world.queue.push(WRITE_US, Happening::Write);
@@ -625,7 +628,7 @@ impl World {
     /// Begins a fault that ends at `until`.
     pub(crate) fn begin_fault(&mut self, fault: Fault, until: u64) {
         self.coverage.faults[fault.kind()] += 1;
-        if self.story.on() {
+        if self.story.on() && !self.brief {
             let text = format!(
                 "FAULT {fault:?} for {} ms",
                 until.saturating_sub(self.now) / 1000
