@@ -292,14 +292,18 @@ impl Controller {
     /// The keys of a majority have said the phase since it was chosen.
     fn phase_is_written(&self) -> bool {
         let since = self.owner.phase_since;
-        let written = |disk: &Disk| {
-            (disk.ours.map(|key| key.phase) == Some(self.owner.phase))
-                .then_some(disk.rolled_at)
-                .flatten()
+        // A disk that doesn't say so says the opposite: no taker may find a majority that promises less.
+        let says = |disk: &Disk| {
+            let phase = disk.ours.map(|key| key.phase) == Some(self.owner.phase);
+            Some(phase && disk.rolled_at.is_some_and(|at| at >= since))
         };
-        self.disks
-            .majority_time(written)
-            .is_some_and(|at| at >= since)
+        let by_all = !self.promises_long() || self.disks.verdict_of_all(says) == Verdict::Yes;
+        by_all && self.disks.verdict(says) == Verdict::Yes
+    }
+
+    /// The phase promises a long lease: it must stand on every jury that a taker may judge by.
+    fn promises_long(&self) -> bool {
+        matches!(self.owner.phase, Phase::OwnerSlow | Phase::Restarting)
     }
 
     /// Rolls that were due while their disk was busy: looks at the same pace must not keep them away for good.
@@ -360,7 +364,7 @@ impl Controller {
     pub(crate) fn roll_all(&mut self, now: Instant) {
         self.owner.beat = (self.owner.beat + 1) & 0xfff;
         // Wide already where the echo will be stale before the roll is answered: a narrow one would prove nothing then.
-        let wide = self.rolls_wide(now + ms(ROLL_ANSWER_MS));
+        let wide = self.promises_long() || self.rolls_wide(now + ms(ROLL_ANSWER_MS));
         let ids: Vec<DiskId> = match wide && self.state != State::FencingRest {
             true => self.disks.all.keys().copied().collect(),
             false => self.disks.arbiter_ids(),
@@ -911,6 +915,16 @@ impl Controller {
             (disk.ours.is_some() && !disk.lost).then_some(*asked)
         });
         if now >= at && seen >= stalled {
+            // Disks that came too late for the last import are given to this one, once a look has shown them as ours.
+            let shown = |disk: &&Disk| {
+                let looked = disk
+                    .look
+                    .as_ref()
+                    .is_some_and(|(asked, _)| *asked > self.since);
+                disk.ours.is_some() && !disk.lost && !disk.failed && looked
+            };
+            let won = self.disks.all.values().filter(shown);
+            self.takeover.won = won.map(|disk| disk.id).collect();
             self.takeover.again(now);
             self.go(now, states::RETRY);
         }
@@ -928,10 +942,15 @@ impl Controller {
         }
         let alive = self.peer.alive(now, ms(self.config.timing.dead_ms));
         let told = !alive || self.peer.echo_seq >= self.owner.restart_seq;
-        let rolled = self.disks.majority_time(|disk| {
-            disk.rolled_at
-                .filter(|_| disk.ours.is_some_and(|key| key.phase == Phase::Restarting))
-        });
+        let at = |disk: &Disk| {
+            let says = disk.ours.is_some_and(|key| key.phase == Phase::Restarting);
+            disk.rolled_at.filter(|_| says)
+        };
+        let rolled = self
+            .disks
+            .majority_time(at)
+            .min(self.disks.majority_time_of_all(at));
+        let told = told && self.phase_is_written();
         if let Some(proof) = rolled.filter(|at| told && *at >= self.owner.phase_since) {
             let until = proof + ms(self.config.timing.restart_ms);
             let lives = self.owner.lease_until.is_some_and(|old| now < old);

@@ -12,6 +12,8 @@ use failover_api::Severity;
 
 /// Self-resets after which a controller stays away.
 const RESETS_MAX: u8 = 2;
+/// Failed clean-ups after which the machine is reset: it isn't eligible meanwhile, and stays away after two resets.
+const CLEAN_UPS_MAX: u32 = 5;
 /// Pause before a failed clean-up is tried again.
 const CLEAN_AGAIN_MS: u64 = 1000;
 
@@ -24,6 +26,7 @@ pub(crate) struct Start {
     asked: bool,
     cleaned: bool,
     again_at: Option<Instant>,
+    failures: u32,
 }
 
 impl Start {
@@ -114,10 +117,17 @@ impl Controller {
         {
             None => self.start.cleaned = true,
             Some(why) => {
+                let why = why.clone();
                 let text = format!(
                     "what an earlier run left could not be cleaned up, trying again: {why}"
                 );
                 self.notice("CLEAN_UP_FAILED", Severity::Alarm, text);
+                self.start.failures += 1;
+                if self.start.failures >= CLEAN_UPS_MAX {
+                    // A pool that hangs on disks that are no longer ours goes away only with a reset.
+                    self.halt(now, states::START_STUCK, HaltReason::CannotStop(why));
+                    return;
+                }
                 let at = now + ms(CLEAN_AGAIN_MS);
                 self.start.again_at = Some(at);
                 self.wake_at(at, "clean up again");

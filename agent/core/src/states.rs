@@ -187,6 +187,7 @@ macro_rules! edges {
 edges! {
     START_CLEAN: Starting => Electing, "its incarnation is durable and nothing of an earlier run is left";
     START_HELD: Starting => Held, "it reset itself twice without working that off; it stays away until an operator looks";
+    START_STUCK: Starting => Halted, "what an earlier run left can't be cleaned up: only a reset clears it";
     START_STOP: Starting => Stopping, "it was told to stop before it had started";
     ADOPT: Adopting => Importing, "a majority of the arbiters still shows its key of this very boot: it goes on owning";
     ADOPT_NOT_OURS: Adopting => Halted, "it owned in this boot, but the disks are no longer its own";

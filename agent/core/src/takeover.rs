@@ -433,9 +433,31 @@ impl Controller {
         self.run_disk(now, Job::Take(id, key), DiskWork::Take { key, surveyed });
     }
 
+    /// The old owner rolled this disk when it could no longer roll the arbiters: its lease may rest on that.
+    fn rolled_beyond_arbiters(&self, id: DiskId) -> bool {
+        let keys = |id: &DiskId| {
+            let disk = self.disks.all.get(id)?;
+            self.disks
+                .owner_key(disk)
+                .filter(|key| key.node != self.config.node)
+        };
+        let Some(key) = keys(&id) else { return false };
+        let arbiters = self.disks.arbiter_ids();
+        let arbiters: Vec<Key> = arbiters
+            .iter()
+            .filter_map(keys)
+            .filter(|k| k.same_run(key))
+            .collect();
+        // Serial-number order of the 12 bits of the beat (RFC 1982).
+        let ahead = |of: &Key| (1..2048).contains(&(key.beat.wrapping_sub(of.beat) & 0xfff));
+        !arbiters.is_empty() && arbiters.iter().all(ahead)
+    }
+
     /// A key that is about to be removed may have proved a lease up to when it was first seen.
     fn note_lease(&mut self, now: Instant, id: DiskId) {
-        let judge = self.disks.is_arbiter(id) || !self.disks.arbiters_readable();
+        let judge = self.disks.is_arbiter(id)
+            || !self.disks.arbiters_readable()
+            || self.rolled_beyond_arbiters(id);
         let Some(disk) = self.disks.all.get(&id).filter(|_| judge) else {
             return;
         };
