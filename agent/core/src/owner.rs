@@ -739,7 +739,7 @@ impl Controller {
                 .keys_of(disk)
                 .into_iter()
                 .filter(|key| !self.is_own_run(*key));
-            (disk.lost || disk.ours.is_none())
+            (disk.lost || disk.ours.is_none() || !self.takeover.won.contains(&disk.id))
                 && disk.look.is_some()
                 && !disk.failed
                 && disk.owed.is_none()
@@ -772,7 +772,6 @@ impl Controller {
         self.owner.repair = Some(self.epoch);
         self.owner.repair_at = now + ms(REPAIR_PAUSE_MS);
         self.remember(now, self.state == State::Active);
-        self.roll_all(now);
         let key = self.key(self.owner.phase, self.epoch);
         for id in lost {
             let Some(surveyed) = self.disks.all.get(&id).and_then(|disk| disk.look.clone()) else {
@@ -787,6 +786,7 @@ impl Controller {
                 },
             );
         }
+        self.roll_all(now);
     }
 
     /// A key of a run of the peer that has ended: its next run lives and says that it owns nothing.
@@ -915,16 +915,6 @@ impl Controller {
             (disk.ours.is_some() && !disk.lost).then_some(*asked)
         });
         if now >= at && seen >= stalled {
-            // Disks that came too late for the last import are given to this one, once a look has shown them as ours.
-            let shown = |disk: &&Disk| {
-                let looked = disk
-                    .look
-                    .as_ref()
-                    .is_some_and(|(asked, _)| *asked > self.since);
-                disk.ours.is_some() && !disk.lost && !disk.failed && looked
-            };
-            let won = self.disks.all.values().filter(shown);
-            self.takeover.won = won.map(|disk| disk.id).collect();
             self.takeover.again(now);
             self.go(now, states::RETRY);
         }
