@@ -24,7 +24,7 @@ pub struct Disk {
     pub failed: bool,
     /// Failed or overdue operations in a row.
     pub failures: u32,
-    /// When the oldest look of an unbroken run of successful, equal looks was asked for.
+    /// When the oldest look of an unbroken run of successful, equal looks was answered.
     pub unchanged_since: Option<Instant>,
     /// The keys had been seen to change since this run began to watch.
     pub moved: bool,
@@ -236,7 +236,8 @@ impl Disks {
             disk.moved = true;
         }
         if disk.failed || !same || disk.unchanged_since.is_none() {
-            disk.unchanged_since = Some(asked);
+            // The keys were read at some moment before the answer: only from the answer on have they surely rested.
+            disk.unchanged_since = Some(now);
         }
         disk.first_seen.retain(|(key, _)| survey.keys.contains(key));
         for key in &survey.keys {
@@ -406,9 +407,9 @@ mod tests {
         let at = Instant::from_millis;
         disks.looked(DiskId(1), at(10), at(12), Survey::default());
         disks.looked(DiskId(1), at(60), at(62), Survey::default());
-        assert_eq!(disks.all[&DiskId(1)].unchanged_since, Some(at(10)));
+        assert_eq!(disks.all[&DiskId(1)].unchanged_since, Some(at(12)));
         disks.look_failed(DiskId(1));
         disks.looked(DiskId(1), at(110), at(112), Survey::default());
-        assert_eq!(disks.all[&DiskId(1)].unchanged_since, Some(at(110)));
+        assert_eq!(disks.all[&DiskId(1)].unchanged_since, Some(at(112)));
     }
 }

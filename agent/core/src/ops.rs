@@ -219,6 +219,7 @@ impl Controller {
             disk.ours = Some(key);
             disk.lost = false;
             disk.owed = None;
+            self.takeover.came_late(self.state, id);
         } else {
             self.owe(id, key);
         }

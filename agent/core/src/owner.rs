@@ -158,16 +158,18 @@ impl Controller {
         self.reserve_epoch(now);
     }
 
-    /// After our own stall a majority must have been seen as ours before anything is imported: the peer may have
-    /// taken it meanwhile.
-    pub(crate) fn disks_seen_since_stall(&self) -> bool {
-        let stalled = self.last_stall.map(|(at, _)| at);
+    /// After our own stall, and before a second try, a majority must have been seen as ours before anything is imported:
+    /// the peer may have taken it meanwhile.
+    pub(crate) fn disks_proved(&self) -> bool {
+        let from = self.last_stall.map_or(Instant::default(), |(at, _)| at);
+        let from = from.max(self.takeover.prove_from);
         let seen = self.disks.majority_time(|disk| {
             let looked = disk.look.as_ref().filter(|_| !disk.failed);
             let seen = disk.rolled_at.max(looked.map(|(asked, _)| *asked));
             seen.filter(|_| disk.ours.is_some() && !disk.lost)
         });
-        self.disks.all.is_empty() || seen >= stalled
+        let seen = seen.unwrap_or_default();
+        self.disks.all.is_empty() || seen >= from
     }
 
     // ---- halting -------------------------------------------------------------------------------------------
@@ -908,13 +910,14 @@ impl Controller {
         if now < at {
             self.wake_at(at, "retry");
         }
-        // After our own stall the disks must have been seen as ours before anything is imported with them.
-        let stalled = self.last_stall.map(|(at, _)| at);
-        let seen = self.disks.majority_time(|disk| {
-            let (asked, _) = disk.look.as_ref().filter(|_| !disk.failed)?;
-            (disk.ours.is_some() && !disk.lost).then_some(*asked)
-        });
-        if now >= at && seen >= stalled {
+        // Disks that came too late for the last import were added when their taking was verified.
+        let ours = |id: &DiskId| {
+            let disk = self.disks.all.get(id);
+            disk.is_some_and(|disk| disk.ours.is_some() && !disk.lost)
+        };
+        let won: Vec<DiskId> = self.takeover.won.iter().copied().filter(ours).collect();
+        if now >= at && (2 * won.len() > self.disks.all.len() || self.disks.all.is_empty()) {
+            self.takeover.won = won;
             self.takeover.again(now);
             self.go(now, states::RETRY);
         }

@@ -68,6 +68,8 @@ pub(crate) struct Takeover {
     /// Every arbiter key that it removed said handing-over: the old lease was ended before.
     lease_was_ended: bool,
     announce_from: Instant,
+    /// The disks must have been seen as ours since then before pools are imported.
+    pub(crate) prove_from: Instant,
     imports_asked: bool,
     services_asked: bool,
     vips_asked: bool,
@@ -101,8 +103,18 @@ impl Takeover {
         };
     }
 
+    /// A disk of this takeover was taken after all: the import may use it, or the next try of one that runs already.
+    pub(crate) fn came_late(&mut self, state: State, id: DiskId) {
+        if matches!(state, State::FencingArbiters | State::FencingRest) {
+            self.tries.insert(id, Try::Taken);
+        } else if !self.won.contains(&id) {
+            self.won.push(id);
+        }
+    }
+
     /// Walks on from the import again: after a revert, or to try once more.
     pub(crate) fn again(&mut self, now: Instant) {
+        self.prove_from = now;
         self.imports.clear();
         self.imports_asked = false;
         self.services = None;
@@ -711,7 +723,7 @@ impl Controller {
 
     fn poll_importing(&mut self, now: Instant) {
         if !self.takeover.imports_asked {
-            if !self.disks_seen_since_stall() {
+            if !self.disks_proved() {
                 return;
             }
             self.takeover.imports_asked = true;

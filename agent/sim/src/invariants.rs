@@ -862,15 +862,18 @@ impl World {
             let holder = self.bays[disk].disk.holder();
             holder.is_some_and(|holder| holder.node == node)
         };
-        let list = &self.ledger.arbiters[node as usize].disks;
-        let arbiters = list.iter().filter(|id| holds(disk_index(**id))).count();
+        let lists = &self.ledger.arbiters[node as usize];
+        let most = |list: &[DiskId]| {
+            let held = list.iter().filter(|id| holds(disk_index(**id))).count();
+            list.is_empty() || 2 * held > list.len()
+        };
+        // Until the peer knows a changed list, it may win by the one before.
+        let arbiters = most(&lists.disks) && most(&lists.previous);
         let all = (0..self.bays.len()).filter(|disk| holds(*disk)).count();
-        if 2 * arbiters > list.len() && 2 * all > self.bays.len() {
+        if arbiters && 2 * all > self.bays.len() {
             self.violate(
                 "halt-with-cause",
-                format!(
-                    "{node} resets itself as fenced and holds {all} disks, {arbiters} arbiters"
-                ),
+                format!("{node} resets itself as fenced and holds {all} disks and the arbiters"),
             );
         }
     }
