@@ -741,7 +741,7 @@ impl Controller {
                 .keys_of(disk)
                 .into_iter()
                 .filter(|key| !self.is_own_run(*key));
-            (disk.lost || disk.ours.is_none())
+            (disk.lost || disk.ours.is_none() || !self.takeover.won.contains(&disk.id))
                 && disk.look.is_some()
                 && !disk.failed
                 && disk.owed.is_none()
@@ -774,7 +774,6 @@ impl Controller {
         self.owner.repair = Some(self.epoch);
         self.owner.repair_at = now + ms(REPAIR_PAUSE_MS);
         self.remember(now, self.state == State::Active);
-        self.roll_all(now);
         let key = self.key(self.owner.phase, self.epoch);
         for id in lost {
             let Some(surveyed) = self.disks.all.get(&id).and_then(|disk| disk.look.clone()) else {
@@ -789,6 +788,7 @@ impl Controller {
                 },
             );
         }
+        self.roll_all(now);
     }
 
     /// A key of a run of the peer that has ended: its next run lives and says that it owns nothing.

@@ -142,12 +142,17 @@ impl Controller {
         };
         let arbiters = self.disks.arbiter_ids();
         self.look_at_disks(now, &arbiters, ms(self.config.timing.disk_read_ms));
+        // Keys of a takeover that the record doesn't know were never served with.
+        let known = |key: Key| {
+            let epoch = key.epoch.expand(record.epoch);
+            epoch.is_some_and(|epoch| epoch <= record.epoch)
+        };
         let ours = |disk: &crate::disks::Disk| {
             let fresh = disk.look.is_some() && !disk.failed;
             fresh.then(|| {
                 self.disks
                     .holder(disk)
-                    .is_some_and(|key| key.same_run(record.key))
+                    .is_some_and(|key| key.same_run(record.key) && known(key))
             })
         };
         match self.disks.verdict(ours) {
