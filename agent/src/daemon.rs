@@ -97,13 +97,18 @@ impl From<Failure> for RunError {
 
 /// Runs until SIGTERM (or a command that ends it). Blocks the calling thread.
 pub fn run(config: Config, adapters: DaemonAdapters) -> Result<Exit, RunError> {
+    // A signal that comes before its handler stands waits, instead of ending a daemon that already owns.
+    let early = signals::hold_back();
     let running = start(config, adapters)?;
     let handle = running.handle();
+    let (ready, stands) = std::sync::mpsc::channel();
     running.runtime.spawn(async move {
-        if let Err(error) = signals::serve(handle).await {
+        if let Err(error) = signals::serve(handle, ready).await {
             tracing::error!("signals can't be served: {error}");
         }
     });
+    let _ = stands.recv_timeout(std::time::Duration::from_secs(5));
+    signals::let_through(&early);
     signals::tell(&[sd_notify::NotifyState::Ready]);
     running.join()
 }

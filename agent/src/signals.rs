@@ -2,7 +2,9 @@
 
 use crate::adapters::systemd;
 use crate::daemon::Handle;
+use nix::sys::signal::{SigSet, Signal};
 use std::path::Path;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -11,11 +13,31 @@ pub(crate) const RESTART_FLAG: &str = "restart";
 /// Longest wait for the service manager's word on why it stops us.
 const ASK_SYSTEMD: Duration = Duration::from_millis(600);
 
-/// Serves signals for ever.
-pub(crate) async fn serve(handle: Handle) -> std::io::Result<()> {
+/// Blocks the signals that are served in this thread and those that it starts.
+pub(crate) fn hold_back() -> SigSet {
+    let mut served = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        served.add(signal);
+    }
+    if let Err(error) = served.thread_block() {
+        tracing::debug!("signals are not held back: {error}");
+    }
+    served
+}
+
+/// Lets them through to this thread again, which is enough for the process.
+pub(crate) fn let_through(served: &SigSet) {
+    if let Err(error) = served.thread_unblock() {
+        tracing::error!("signals stay blocked: {error}");
+    }
+}
+
+/// Serves signals for ever; says when the handlers stand.
+pub(crate) async fn serve(handle: Handle, ready: Sender<()>) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    let _ = ready.send(());
     loop {
         tokio::select! {
             _ = terminate.recv() => {
