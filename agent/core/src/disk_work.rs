@@ -358,7 +358,9 @@ impl DiskTask {
                 match self.work {
                     DiskWork::Leave { .. } => self.leave_next(path),
                     _ => {
+                        // The next path may hold yet another key: looked for anew.
                         self.retry_from.clear();
+                        self.seen.keys.clear();
                         self.path(path + 1)
                     }
                 }
