@@ -425,7 +425,11 @@ impl Controller {
             self.send_beat(now);
         }
         self.wake_at(self.beat_sent + interval, "beat");
-        if now.since(self.petted) >= ms(1000) || self.petted == self.started {
+        // Until what an earlier run left is gone it isn't healthy: on a shelf that forgot its reservations only the
+        // watchdog keeps a left pool from writing (protocol.md section 6).
+        let healthy = !matches!(self.state, State::Starting | State::Adopting);
+        let due = now.since(self.petted) >= ms(1000) || self.petted == self.started;
+        if healthy && due {
             self.petted = now;
             self.out.push(Action::PetWatchdog);
         }

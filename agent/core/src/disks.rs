@@ -46,8 +46,10 @@ pub struct Disk {
     pub roll_waits: bool,
     /// When foreign keys were removed from it last.
     pub expelled_at: Option<Instant>,
-    /// When our answer to an offer on it was asked for last.
+    /// When our answer to an offer on it was asked for last, until that answer is taken back.
     pub answered_at: Option<Instant>,
+    /// When a key of ours was last taken off: only a look that was asked for later says that one is there.
+    pub left_at: Option<Instant>,
 }
 
 /// A verdict over a jury of disks.
@@ -102,6 +104,7 @@ impl Disks {
             roll_waits: false,
             expelled_at: None,
             answered_at: None,
+            left_at: None,
         };
         let all: BTreeMap<DiskId, Disk> = config
             .iter()
@@ -167,6 +170,16 @@ impl Disks {
             return Verdict::Yes;
         }
         self.verdict_of_all(says)
+    }
+
+    /// What both juries say: yes where the arbiters and more than half of all disks do, no where either does. A taker that
+    /// couldn't read the arbiters won by all disks, so who goes on owning must ask both.
+    pub fn verdict_of_both(&self, says: impl Fn(&Disk) -> Option<bool>) -> Verdict {
+        match (self.verdict(&says), self.verdict_of_all(&says)) {
+            (Verdict::Yes, Verdict::Yes) => Verdict::Yes,
+            (Verdict::No, _) | (_, Verdict::No) => Verdict::No,
+            (Verdict::Unknown, _) | (_, Verdict::Unknown) => Verdict::Unknown,
+        }
     }
 
     /// What more than half of all configured disks say.

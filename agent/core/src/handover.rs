@@ -300,7 +300,9 @@ impl Controller {
             let fresh = *asked >= self.handover.written_at;
             fresh.then(|| self.disks.holder(disk).is_some_and(|key| key.node == peer))
         };
-        self.config.has_peer && (said || self.disks.verdict(theirs) == Verdict::Yes)
+        let seen = self.disks.verdict(theirs) == Verdict::Yes
+            || self.disks.verdict_of_all(theirs) == Verdict::Yes;
+        self.config.has_peer && (said || seen)
     }
 
     /// Owns no more; what is left of our keys is the peer's to remove.
@@ -326,7 +328,7 @@ impl Controller {
         self.go(now, edge);
     }
 
-    /// Rolled back on a majority, and read again after that.
+    /// Rolled back on a majority, and all disks read again after that.
     fn poll_reverting(&mut self, now: Instant) {
         if self.peer_took(now) {
             self.cease(now, states::REVERT_TAKEN);
@@ -334,7 +336,8 @@ impl Controller {
         }
         self.roll_everywhere(now);
         if self.written() == Verdict::Yes {
-            self.look_at_arbiters(now);
+            let all: Vec<DiskId> = self.disks.all.keys().copied().collect();
+            self.look_at_disks(now, &all, ms(self.config.timing.disk_read_ms));
             let own = self.key(Phase::Owner, self.epoch);
             let since = self.owner.phase_since();
             let read = |disk: &Disk| {
@@ -342,7 +345,7 @@ impl Controller {
                 let fresh = *asked >= since && disk.rolled_at.is_some_and(|rolled| *asked > rolled);
                 fresh.then(|| self.disks.holder(disk).is_some_and(|key| key.same_run(own)))
             };
-            if self.disks.verdict(read) == Verdict::Yes {
+            if self.disks.verdict_of_both(read) == Verdict::Yes {
                 self.owner.won(now);
                 self.takeover.again(now);
                 self.go(now, states::REVERTED);

@@ -158,18 +158,19 @@ impl Controller {
         self.reserve_epoch(now);
     }
 
-    /// After our own stall, and before a second try, a majority must have been seen as ours before anything is imported:
-    /// the peer may have taken it meanwhile.
-    pub(crate) fn disks_proved(&self) -> bool {
-        let from = self.last_stall.map_or(Instant::default(), |(at, _)| at);
-        let from = from.max(self.takeover.prove_from);
-        let seen = self.disks.majority_time(|disk| {
+    /// Nothing is imported on old knowledge: the proof that would keep the addresses up must hold now, since a taker
+    /// that saw silence may have the disks already; and before a second try the disks must have been seen since then.
+    pub(crate) fn disks_proved(&self, now: Instant) -> bool {
+        let seen = |disk: &Disk| {
             let looked = disk.look.as_ref().filter(|_| !disk.failed);
             let seen = disk.rolled_at.max(looked.map(|(asked, _)| *asked));
             seen.filter(|_| disk.ours.is_some() && !disk.lost)
-        });
-        let seen = seen.unwrap_or_default();
-        self.disks.all.is_empty() || seen >= from
+        };
+        let by_all = self.disks.majority_time_of_all(seen);
+        let seen = self.disks.majority_time(seen).min(by_all);
+        let again = seen.unwrap_or_default() >= self.takeover.prove_from;
+        let proved = self.lease_end(now).is_some_and(|until| until > now);
+        self.disks.all.is_empty() || again && proved
     }
 
     // ---- halting -------------------------------------------------------------------------------------------
@@ -191,9 +192,7 @@ impl Controller {
             true => Some(false),
             false => disk.ours.map(|_| true),
         };
-        // Both juries count: a taker that couldn't read the arbiters won by more than half of all disks.
-        if self.disks.verdict(ours) == Verdict::No || self.disks.verdict_of_all(ours) == Verdict::No
-        {
+        if self.disks.verdict_of_both(ours) == Verdict::No {
             return self.lost_majority(now, edge);
         }
         let seen = self
@@ -724,16 +723,16 @@ impl Controller {
         self.beat_now = true;
     }
 
-    /// Takes disks that are not ours in a new epoch: only where the foreign key is gone, declared yielded, or of an
-    /// owner before us that the sweep didn't reach.
+    /// Takes disks that are not ours in a new epoch: only where the foreign key is gone, declared yielded, of an owner
+    /// before us that the sweep didn't reach, or of one that lost against us in our own epoch.
     fn repair(&mut self, now: Instant) {
         if !matches!(self.state, State::Active | State::Failed) {
             return;
         }
-        let older = |key: &Key| {
+        let not_newer = |key: &Key| {
             key.epoch
                 .expand(self.epoch)
-                .is_some_and(|epoch| epoch < self.epoch)
+                .is_some_and(|epoch| epoch <= self.epoch)
         };
         let free = |disk: &&Disk| {
             let others = self
@@ -748,7 +747,7 @@ impl Controller {
                 && disk.busy.is_none()
                 && !self.disks.has_stranger(disk)
                 && others.clone().all(|key| {
-                    key.phase == Phase::Yielded || older(&key) || self.is_of_ended_run(now, key)
+                    key.phase == Phase::Yielded || not_newer(&key) || self.is_of_ended_run(now, key)
                 })
         };
         let lost: Vec<DiskId> = self

@@ -29,6 +29,7 @@ impl Controller {
         }
         self.poll_resets(now);
         self.reserve_epoch(now);
+        self.leave_what_is_left(now);
         self.watch_disks(now);
         if now < self.backoff_until {
             self.wake_at(self.backoff_until, "back-off");
@@ -136,11 +137,7 @@ impl Controller {
     }
 
     fn peer_is_silent(&mut self, now: Instant) {
-        if self.state == State::Standby
-            && self
-                .disks
-                .shows(self.config.node.other(), Phase::HandingOver)
-        {
+        if self.state == State::Standby && self.is_handed_to_us() {
             self.take_over(now, states::HANDED_TO_US, Kind::Handover);
             return;
         }
@@ -177,6 +174,12 @@ impl Controller {
             states::PEER_DEAD_AT_START
         };
         self.take_over(now, edge, Kind::Dead);
+    }
+
+    /// The owner wrote handing-over, and an epoch is durable to take the disks with.
+    fn is_handed_to_us(&self) -> bool {
+        let peer = self.config.node.other();
+        self.reserved > self.seen && self.disks.shows(peer, Phase::HandingOver)
     }
 
     /// Whether the rules for disabled failover (protocol.md section 7) let this controller take from a silent owner.
@@ -228,7 +231,7 @@ impl Controller {
         }
         match beat.role {
             Role::HandingOver => {
-                if self.disks.shows(beat.node, Phase::HandingOver) {
+                if self.is_handed_to_us() {
                     self.take_over(now, states::HANDED_TO_US, Kind::Handover);
                 } else {
                     self.look_now(now);
@@ -388,6 +391,36 @@ impl Controller {
                     disk.answered_at = Some(now);
                 }
                 self.run_disk(now, Job::Answer(id, key), DiskWork::Answer { key });
+            }
+        }
+    }
+
+    /// A standby is registered nowhere (protocol.md section 1): candidate keys of an earlier run come off, and our answers
+    /// to an offer that was not followed up.
+    pub(crate) fn leave_what_is_left(&mut self, now: Instant) {
+        let own = self.key(Phase::Candidate, self.epoch);
+        let offered = self.disks.shows(own.node.other(), Phase::Offering);
+        let patience = ms(self.config.timing.handover_ms);
+        let mut left = Vec::new();
+        for disk in self.disks.all.values().filter(|disk| disk.owed.is_none()) {
+            let over = |at: Instant| !offered && now >= at + patience;
+            if disk.answered_at.is_some_and(over) {
+                left.push((disk.id, own));
+                continue;
+            }
+            let asked = disk.look.as_ref().map(|(asked, _)| *asked);
+            let mut keys = self.disks.keys_of(disk).into_iter();
+            let earlier = keys.find(|key| {
+                key.node == own.node && !key.same_run(own) && key.phase == Phase::Candidate
+            });
+            if let Some(key) = earlier.filter(|_| asked > disk.left_at) {
+                left.push((disk.id, key));
+            }
+        }
+        for (id, key) in left {
+            self.owe(id, key);
+            if let Some(disk) = self.disks.all.get_mut(&id) {
+                disk.answered_at = None;
             }
         }
     }

@@ -4,6 +4,7 @@ use crate::action::Action;
 use crate::action::{Entry, HaltReason, Lease, OwnerRecord, Work};
 use crate::controller::{Controller, StopKind};
 use crate::disks::Verdict;
+use crate::ids::DiskId;
 use crate::key::{Key, Phase};
 use crate::ops::Job;
 use crate::states::{self, State};
@@ -50,10 +51,6 @@ impl Controller {
 
     /// Nothing of an earlier run may be left: no address, no service, no pool.
     fn poll_starting(&mut self, now: Instant) {
-        if self.stop.is_some() {
-            self.go(now, states::START_STOP);
-            return;
-        }
         let arbiters = self.disks.arbiter_ids();
         self.look_at_disks(now, &arbiters, ms(self.config.timing.disk_read_ms));
         if !self.start.asked {
@@ -76,7 +73,10 @@ impl Controller {
         if !self.start.cleaned {
             self.judge_cleaning(now);
         }
-        if self.start.cleaned && self.start.incarnation_durable {
+        // Whoever stops now, too, must not leave a pool or an address behind.
+        if self.start.cleaned && self.stop.is_some() {
+            self.go(now, states::START_STOP);
+        } else if self.start.cleaned && self.start.incarnation_durable {
             let held = self.resets >= RESETS_MAX && self.config.timing.reset_hold_min > 0;
             self.go(
                 now,
@@ -135,13 +135,13 @@ impl Controller {
         }
     }
 
-    /// A daemon restarted on the owner goes on owning if a majority of the arbiters shows its key.
+    /// A daemon restarted on the owner goes on owning if both juries show its key.
     fn poll_adopting(&mut self, now: Instant) {
         let Some(record) = self.start.record.clone() else {
             return;
         };
-        let arbiters = self.disks.arbiter_ids();
-        self.look_at_disks(now, &arbiters, ms(self.config.timing.disk_read_ms));
+        let all: Vec<DiskId> = self.disks.all.keys().copied().collect();
+        self.look_at_disks(now, &all, ms(self.config.timing.disk_read_ms));
         // Keys of a takeover that the record doesn't know were never served with.
         let known = |key: Key| {
             let epoch = key.epoch.expand(record.epoch);
@@ -155,7 +155,7 @@ impl Controller {
                     .is_some_and(|key| key.same_run(record.key) && known(key))
             })
         };
-        match self.disks.verdict(ours) {
+        match self.disks.verdict_of_both(ours) {
             Verdict::Yes => {
                 self.adopt(now, &record);
                 self.go(now, states::ADOPT);
@@ -204,6 +204,7 @@ impl Controller {
         }
         let arbiters = self.disks.arbiter_ids();
         self.look_at_disks(now, &arbiters, ms(self.config.timing.verify_ms));
+        self.leave_what_is_left(now);
         self.poll_resets(now);
         if self.resets < RESETS_MAX || self.force.is_some() {
             if self.force.is_some() {

@@ -188,8 +188,8 @@ edges! {
     START_CLEAN: Starting => Electing, "its incarnation is durable and nothing of an earlier run is left";
     START_HELD: Starting => Held, "it reset itself twice without working that off; it stays away until an operator looks";
     START_STUCK: Starting => Halted, "what an earlier run left can't be cleaned up: only a reset clears it";
-    START_STOP: Starting => Stopping, "it was told to stop before it had started";
-    ADOPT: Adopting => Importing, "a majority of the arbiters still shows its key of this very boot: it goes on owning";
+    START_STOP: Starting => Stopping, "it was told to stop before it had started, and nothing of an earlier run is left";
+    ADOPT: Adopting => Importing, "the disks still show its key of this very boot: it goes on owning";
     ADOPT_NOT_OURS: Adopting => Halted, "it owned in this boot, but the disks are no longer its own";
     ADOPT_UNKNOWN: Adopting => Halted, "it owned in this boot and can't read a majority of the disks: unknown counts as lost";
     PEER_OWNS: Electing => Standby, "the peer says, or the disks show, that it owns";
@@ -208,7 +208,7 @@ edges! {
     RACE_LOST: FencingArbiters => Yielding, "another key came in between, or too few disks answered";
     REST_LOST: FencingRest => Yielding, "fewer than half of all shared disks could be taken";
     REST_FENCED: FencingRest => Importing, "every disk was taken or given up, and more than half are held";
-    IMPORT_FAILED: Importing => Failed, "no pool could be imported";
+    IMPORT_FAILED: Importing => Failed, "no pool could be imported, or the disks could not be shown to be its own";
     IMPORTED: Importing => StartingServices, "the pools are imported";
     SERVICES_FAILED: StartingServices => Failed, "the services did not start";
     SERVICES_UP: StartingServices => Announcing, "the services are up";

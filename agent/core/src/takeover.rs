@@ -7,6 +7,7 @@
 //! ```
 
 use crate::action::{Action, Entry, Lease, Outcome, OwnerRecord, Work};
+use crate::beat::Beat;
 use crate::controller::Controller;
 use crate::disk_work::{DiskOutcome, DiskWork, Survey};
 use crate::disks::{Disk, Verdict};
@@ -185,14 +186,12 @@ impl Controller {
         let limit = from + ms(2 * self.config.timing.disk_op_ms);
         self.reserve_epoch(now);
         let peer = self.config.node.other();
+        if self.sees_life(now) {
+            self.go(now, states::SURVEY_ALIVE);
+            return;
+        }
         let read = match self.takeover.kind {
-            Kind::Dead => {
-                if !self.is_dead(now) {
-                    self.go(now, states::SURVEY_ALIVE);
-                    return;
-                }
-                Verdict::Yes
-            }
+            Kind::Dead => Verdict::Yes,
             Kind::Handover if self.disks.shows(peer, Phase::HandingOver) => Verdict::Yes,
             Kind::Elected | Kind::Forced | Kind::Handover | Kind::Adopted => {
                 self.look_again(now, from)
@@ -206,6 +205,19 @@ impl Controller {
         if now >= limit {
             self.set_back(now);
             self.go(now, states::SURVEY_FAILED);
+        }
+    }
+
+    /// The one that was dead lives, or the peer owns what nobody owned.
+    fn sees_life(&mut self, now: Instant) -> bool {
+        match self.takeover.kind {
+            Kind::Dead => !self.is_dead(now),
+            Kind::Elected => {
+                let owns = |beat: &Beat| beat.role.owns();
+                let alive = self.peer.alive(now, ms(self.config.timing.dead_ms));
+                alive && self.peer.beat.as_ref().is_some_and(owns)
+            }
+            Kind::Handover | Kind::Forced | Kind::Adopted => false,
         }
     }
 
@@ -242,6 +254,7 @@ impl Controller {
             disk.lost = false;
             disk.ok_at = None;
             disk.rolled_at = None;
+            disk.answered_at = None;
         }
         self.go(now, states::SURVEYED);
         // The rest is surveyed meanwhile, so that it can be taken as soon as the arbiters are won.
@@ -723,7 +736,8 @@ impl Controller {
 
     fn poll_importing(&mut self, now: Instant) {
         if !self.takeover.imports_asked {
-            if !self.disks_proved() {
+            if !self.disks_proved(now) {
+                self.wait_for_proof(now);
                 return;
             }
             self.takeover.imports_asked = true;
@@ -759,6 +773,17 @@ impl Controller {
         }
         self.takeover.marks.push(("services", now));
         self.go(now, states::IMPORTED);
+    }
+
+    /// Disks that can't be proved ours are not imported with.
+    fn wait_for_proof(&mut self, now: Instant) {
+        let limit = self.since + ms(self.config.timing.disk_lost_ms);
+        self.wake_at(limit, "proof of the disks");
+        if now >= limit {
+            let text = "more than half of the shared disks could not be shown to be ours in time";
+            self.notice("IMPORT_FAILED", Severity::Alarm, text.to_owned());
+            self.fail(now, states::IMPORT_FAILED);
+        }
     }
 
     pub(crate) fn import_ended(&mut self, pool: PoolId, outcome: Outcome) {

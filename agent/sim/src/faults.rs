@@ -300,11 +300,10 @@ impl Conditions {
                     self.links[usize::from(link)][node as usize].cut |= hits(from, node);
                 }
             }
-            Fault::LinksCut { from } => {
+            Fault::LinksCut { from: None } => self.cut_links(),
+            Fault::LinksCut { from: Some(from) } => {
                 for link in &mut self.links {
-                    for node in [Node::A, Node::B] {
-                        link[node as usize].cut |= hits(from, node);
-                    }
+                    link[from as usize].cut = true;
                 }
             }
             Fault::LinkPoor {
@@ -365,6 +364,13 @@ impl Conditions {
         }
     }
 
+    /// No link carries anything.
+    pub fn cut_links(&mut self) {
+        for condition in self.links.as_flattened_mut() {
+            condition.cut = true;
+        }
+    }
+
     fn both(&mut self, disk: u8, change: impl Fn(&mut DiskCondition)) {
         for node in &mut self.disks {
             change(&mut node[usize::from(disk)]);
@@ -411,7 +417,7 @@ fn one(rng: &mut Rng, plan: &Plan, kind: u64) -> Option<Fault> {
     let from = rng.pick(&[None, None, Some(Node::A), Some(Node::B)]);
     let slow_ms = rng.pick(&[0, 50, 400, 3000]);
     let fails = rng.pick(&[0, 20, 60, 100]);
-    if kind <= 2 && plan.links == 0 {
+    if kind <= 2 && plan.dark {
         return None;
     }
     let link = rng.below(u64::from(plan.links)) as u8;

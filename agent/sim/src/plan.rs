@@ -30,6 +30,8 @@ pub struct Plan {
     pub paths: u8,
     /// Heartbeat links.
     pub links: u8,
+    /// None of them works before the faults end: only the disks speak.
+    pub dark: bool,
     /// Pools.
     pub pools: Vec<PoolPlan>,
     /// Timers.
@@ -63,6 +65,7 @@ impl Plan {
             disks: 4,
             paths: 2,
             links: 2,
+            dark: false,
             pools: vec![PoolPlan {
                 disks: (0..4).collect(),
                 spare: 1,
@@ -95,7 +98,8 @@ impl Plan {
         let mut plan = Plan {
             disks,
             paths: rng.pick(&[1, 1, 2, 2, 3]),
-            links,
+            links: links.max(1),
+            dark: links == 0,
             pools: Vec::new(),
             timing: timing(rng),
             aptpl,

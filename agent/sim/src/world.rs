@@ -82,6 +82,7 @@ impl World {
         let mut world = World::new(plan, rng, story, seed);
         world.story_of_plan();
         world.heal_at = heal_at;
+        world.recompute();
         for (index, episode) in episodes.iter().enumerate() {
             world.queue.push(episode.at, Happening::Begin(index as u16));
             world
@@ -718,6 +719,9 @@ impl World {
             .iter()
             .map(|index| self.episodes[usize::from(*index)].fault);
         self.conditions = Conditions::of(faults);
+        if self.plan.dark && !self.healing {
+            self.conditions.cut_links();
+        }
         self.conditions_changed();
     }
 

@@ -1,0 +1,72 @@
+//! Seeds that once broke a rule, each with what it showed: they must hold for good.
+
+use failover_sim::runner::run_seed;
+use failover_sim::story::Story;
+
+const SEEDS: &[(u64, &str)] = &[
+    (
+        683,
+        "two disks, one gone: an import that waits for a proof ends",
+    ),
+    (18_057, "the same, on the other controller"),
+    (31_171, "an import on a majority that was gone meanwhile"),
+    (
+        32_676,
+        "a suspended pool of an earlier run wrote to a shelf that forgot its reservations",
+    ),
+    (36_874, "the same, on the other controller"),
+    (
+        43_156,
+        "a daemon that stopped while starting left a pool imported",
+    ),
+    (46_123, "adoption by an own, older arbiter list"),
+    (55_473, "the answer to an offer stayed on a disk for good"),
+    (
+        56_149,
+        "a daemon that stopped while starting left a pool imported",
+    ),
+    (
+        57_265,
+        "a slow sweep ended in an import after the peer had taken everything",
+    ),
+    (
+        62_524,
+        "a loser's key of the owner's own epoch was never taken back",
+    ),
+    (
+        74_160,
+        "the answer to an offer stayed on a disk that is no arbiter any more",
+    ),
+    (
+        74_953,
+        "adoption by the arbiters, while the peer had more than half of all disks",
+    ),
+    (
+        81_573,
+        "a handed-over disk was surveyed again and again while the journal failed",
+    ),
+    (
+        85_789,
+        "a handover went back by the arbiters, while the peer had more than half of all disks",
+    ),
+    (
+        86_166,
+        "a candidate key of an earlier run of the standby stayed on a disk",
+    ),
+    (
+        97_266,
+        "an offered disk was surveyed again and again while the journal failed",
+    ),
+];
+
+#[test]
+fn seeds_that_broke_a_rule_hold() {
+    for (seed, showed) in SEEDS {
+        if let (_, Some(violation)) = run_seed(*seed, Story::Off) {
+            panic!(
+                "seed {seed} ({showed}) breaks {} again: {}",
+                violation.rule, violation.text
+            );
+        }
+    }
+}
