@@ -7,18 +7,18 @@
 //! Everything is level-triggered: after each event the state looks at all facts anew and acts on what holds now.
 //! A condition that will hold later says so with `wake_at`; `next_timeout` is the earliest of those.
 
-use crate::action::{Action, Entry, HaltReason, Lease, Refusal, Restored, Work};
+use crate::action::{Action, Entry, HaltReason, Lease, Restored, Work};
 use crate::beat::{Ask, Beat, Blocker, Role};
 use crate::config::CoreConfig;
 use crate::disks::{Disks, Verdict};
-use crate::event::{Command, Event};
+use crate::event::Event;
 use crate::handover::Handover;
 use crate::ids::{Epoch, LinkId, OpId, RequestId, Session};
 use crate::key::{EpochBits, Key, Phase};
 use crate::ops::{Job, Pending};
 use crate::owner::Owner;
 use crate::peer::{Heard, Peer};
-use crate::settings::{Settings, SettingsChange, SettingsVersion};
+use crate::settings::{Settings, SettingsChange};
 use crate::start::Start;
 use crate::states::{Edge, State};
 use crate::takeover::Takeover;
@@ -344,26 +344,31 @@ impl Controller {
     }
 
     fn poll(&mut self, now: Instant) {
+        if self.state.owns() {
+            self.poll_owner(now);
+        }
         match self.state {
-            State::Starting | State::Adopting | State::Held => self.poll_start(now),
+            State::Starting => self.poll_starting(now),
+            State::Adopting => self.poll_adopting(now),
             State::Electing | State::Standby => self.poll_standby(now),
-            State::Surveying | State::FencingArbiters | State::Yielding => self.poll_takeover(now),
-            State::FencingRest | State::Importing | State::StartingServices | State::Announcing => {
-                self.poll_owner(now);
-                self.poll_takeover(now);
-            }
-            State::Active | State::Failed | State::Restarting => {
-                self.poll_owner(now);
-                self.poll_active(now);
-            }
-            State::RemovingVips | State::StoppingServices | State::Exporting => {
-                self.poll_owner(now);
-                self.poll_handover(now);
-            }
-            State::WritingHandover | State::HandedOver | State::Reverting => {
-                self.poll_handover(now)
-            }
+            State::Surveying => self.poll_surveying(now),
+            State::FencingArbiters => self.poll_fencing_arbiters(now),
+            State::FencingRest => self.poll_fencing_rest(now),
+            State::Importing => self.poll_importing(now),
+            State::StartingServices => self.poll_starting_services(now),
+            State::Announcing => self.poll_announcing(now),
+            State::Active => self.poll_serving(now),
+            State::Failed => self.poll_failed(now),
+            State::RemovingVips => self.poll_removing_vips(now),
+            State::StoppingServices => self.poll_stopping_services(now),
+            State::Exporting => self.poll_exporting(now),
+            State::WritingHandover => self.poll_writing(now),
+            State::HandedOver => self.poll_handed_over(now),
+            State::Reverting => self.poll_reverting(now),
+            State::Restarting => self.poll_restarting(now),
+            State::Yielding => self.poll_yielding(now),
             State::Stopping => self.poll_stopping(now),
+            State::Held => self.poll_held(now),
             State::Halted => {}
         }
     }
@@ -533,137 +538,6 @@ impl Controller {
     }
 
     // ---- commands ------------------------------------------------------------------------------------------
-
-    fn command(&mut self, now: Instant, request: RequestId, command: Command) {
-        match command {
-            Command::BecomePassive => self.become_passive(now, request, Wants::PeerServes),
-            Command::ForceMaster => self.force_master(now, request),
-            Command::Update(change) => self.update(now, request, change),
-        }
-    }
-
-    fn force_master(&mut self, now: Instant, request: RequestId) {
-        match self.state {
-            State::Active => self.reply(request, Ok(())),
-            State::Electing | State::Standby | State::Held | State::Yielding => {
-                self.force = Some(now);
-                let until = now + ms(self.config.timing.import_ms + self.config.timing.services_ms);
-                self.requests.push(Request {
-                    id: request,
-                    wants: Wants::WeServe,
-                    until,
-                });
-            }
-            _ => {
-                let reason = format!(
-                    "this controller is {} now; ask again when it rests",
-                    self.state.name()
-                );
-                self.reply(
-                    request,
-                    Err(Refusal {
-                        errno: libc_errno::EBUSY,
-                        reason,
-                    }),
-                );
-            }
-        }
-    }
-
-    fn update(&mut self, now: Instant, request: RequestId, change: SettingsChange) {
-        let moves =
-            change.disabled == Some(true) && change.master == Some(self.config.node.other());
-        if moves && self.state == State::Active && self.config.has_peer {
-            self.become_passive(now, request, Wants::PeerServesThen(change));
-        } else {
-            self.set(now, Some(request), change);
-        }
-    }
-
-    /// Makes settings and tells the peer; the request is answered once they are durable here.
-    pub(crate) fn set(&mut self, now: Instant, request: Option<RequestId>, change: SettingsChange) {
-        let old = self.settings;
-        let version = SettingsVersion {
-            epoch: self.seen.max(self.epoch).0.max(old.version.epoch),
-            sequence: old.version.sequence.wrapping_add(1),
-            by: self.config.node,
-        };
-        self.settings = Settings {
-            version,
-            disabled: change.disabled.unwrap_or(old.disabled),
-            master: change.master.unwrap_or(old.master),
-            timeout_s: change.timeout_s.unwrap_or(old.timeout_s),
-        };
-        self.beat_now = true;
-        self.run(
-            now,
-            Job::RecordSettings(request),
-            Work::Record(Entry::Settings(self.settings)),
-        );
-    }
-
-    pub(crate) fn reply(&mut self, request: RequestId, reply: Result<(), Refusal>) {
-        self.out.push(Action::Reply { request, reply });
-    }
-
-    fn poll_requests(&mut self, now: Instant) {
-        let dead = ms(self.config.timing.dead_ms);
-        let peer_serves = self.peer.alive(now, dead)
-            && self.peer.beat.as_ref().is_some_and(|beat| beat.serving)
-            && !self.state.owns();
-        let mut waiting = std::mem::take(&mut self.requests);
-        waiting.retain(|request| {
-            let done = match request.wants {
-                Wants::PeerServes | Wants::PeerServesThen(_) => peer_serves,
-                Wants::WeServe => self.state == State::Active,
-            };
-            if request.wants == Wants::WeServe && (done || now >= request.until) {
-                self.force = None;
-            }
-            if done {
-                match request.wants {
-                    Wants::PeerServesThen(change) => self.set(now, Some(request.id), change),
-                    Wants::PeerServes | Wants::WeServe => self.reply(request.id, Ok(())),
-                }
-                return false;
-            }
-            let reverted = request.wants != Wants::WeServe
-                && self.state == State::Active
-                && self.handover.reverted;
-            if reverted {
-                let reason = format!("the handover was reverted: {}", self.handover.failure);
-                self.reply(
-                    request.id,
-                    Err(Refusal {
-                        errno: libc_errno::EFAULT,
-                        reason,
-                    }),
-                );
-                return false;
-            }
-            if now >= request.until {
-                let reason = format!(
-                    "not reached in time; this controller is {}: {}",
-                    self.state.name(),
-                    self.why
-                );
-                self.reply(
-                    request.id,
-                    Err(Refusal {
-                        errno: libc_errno::ETIMEDOUT,
-                        reason,
-                    }),
-                );
-                return false;
-            }
-            true
-        });
-        waiting.append(&mut self.requests);
-        self.requests = waiting;
-        if let Some(until) = self.requests.iter().map(|request| request.until).min() {
-            self.wake_at(until, "request");
-        }
-    }
 
     /// The key that this controller puts on disks in epoch `epoch` now.
     pub(crate) fn key(&self, phase: Phase, epoch: Epoch) -> Key {

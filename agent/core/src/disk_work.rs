@@ -355,15 +355,7 @@ impl DiskTask {
                     self.lead = PathId(path);
                 }
                 self.done_paths += 1;
-                match self.work {
-                    DiskWork::Leave { .. } => self.leave_next(path),
-                    _ => {
-                        // The next path may hold yet another key: looked for anew.
-                        self.retry_from.clear();
-                        self.seen.keys.clear();
-                        self.path(path + 1)
-                    }
-                }
+                self.next_path(path)
             }
             Err(PrError::Conflict) => match &self.work {
                 // Another key of this holder may be on this path: one that an unanswered roll put there.
@@ -386,7 +378,12 @@ impl DiskTask {
                     }
                 }
                 DiskWork::Leave { .. } => self.path(path),
-                _ => self.path_failed(path, "reservation conflict".to_owned()),
+                DiskWork::Survey
+                | DiskWork::Take { .. }
+                | DiskWork::Answer { .. }
+                | DiskWork::Expel { .. } => {
+                    self.path_failed(path, "reservation conflict".to_owned())
+                }
             },
             Err(error) => self.path_failed(path, text(error)),
         }
@@ -395,16 +392,17 @@ impl DiskTask {
     fn path_failed(&mut self, path: u8, why: String) -> DiskStep {
         self.failed_paths += 1;
         self.last_error = why;
-        self.seen.keys.clear();
-        self.retry_from.clear();
-        match self.work {
-            DiskWork::Leave { .. } => self.leave_next(path),
-            _ => self.path(path + 1),
-        }
+        self.next_path(path)
     }
 
-    /// Leaving looks at the keys again for each path: the ones of the paths before are gone.
-    fn leave_next(&mut self, path: u8) -> DiskStep {
+    /// The next path may hold yet another key of ours: looked for anew. Leaving looks first, since the keys of the paths
+    /// before are gone.
+    fn next_path(&mut self, path: u8) -> DiskStep {
+        self.retry_from.clear();
+        self.seen.keys.clear();
+        if !matches!(self.work, DiskWork::Leave { .. }) {
+            return self.path(path + 1);
+        }
         if path + 1 >= self.paths {
             return self.paths_done();
         }
@@ -413,10 +411,13 @@ impl DiskTask {
     }
 
     fn own_keys(&mut self, path: u8) -> DiskStep {
-        let holder = match &self.work {
-            DiskWork::Leave { holder } => *holder,
-            DiskWork::Roll { to, .. } => *to,
-            _ => unreachable!("only rolling and leaving look for own keys"),
+        let (holder, leaving) = match &self.work {
+            DiskWork::Leave { holder } => (*holder, true),
+            DiskWork::Roll { to, .. } => (*to, false),
+            DiskWork::Survey
+            | DiskWork::Take { .. }
+            | DiskWork::Answer { .. }
+            | DiskWork::Expel { .. } => unreachable!("only rolling and leaving look for own keys"),
         };
         let ours =
             |bits: &u64| Key::from_bits(*bits, holder.pair).is_some_and(|key| key.same_run(holder));
@@ -424,23 +425,18 @@ impl DiskTask {
         self.retry_from = self.seen.keys.iter().copied().filter(ours).collect();
         self.retry_from.retain(|bits| left == 0 || *bits != left);
         if !self.retry_from.is_empty() {
-            return match &self.work {
-                DiskWork::Leave { .. } => self.path(path),
-                _ => {
-                    let old = self.retry_from.pop().expect("not empty");
-                    let new = holder.to_bits();
-                    self.command(
-                        Stage::Path(path),
-                        PathId(path),
-                        PrCommand::Register { old, new },
-                    )
-                }
-            };
+            if leaving {
+                return self.path(path);
+            }
+            let old = self.retry_from.pop().expect("not empty");
+            let new = holder.to_bits();
+            let register = PrCommand::Register { old, new };
+            return self.command(Stage::Path(path), PathId(path), register);
         }
-        match &self.work {
-            DiskWork::Leave { .. } => DiskStep::Done(DiskOutcome::Left),
-            _ => DiskStep::Done(DiskOutcome::Fenced(self.seen.clone())),
-        }
+        DiskStep::Done(match leaving {
+            true => DiskOutcome::Left,
+            false => DiskOutcome::Fenced(self.seen.clone()),
+        })
     }
 
     fn paths_done(&mut self) -> DiskStep {

@@ -138,33 +138,29 @@ impl Controller {
         self.go(now, edge);
     }
 
-    pub(crate) fn poll_handover(&mut self, now: Instant) {
-        match self.state {
-            State::RemovingVips => match self.handover.vips.clone() {
-                None => {}
-                Some(Ok(())) => {
-                    self.takeover.marks.push(("stop services", now));
-                    self.run(now, Job::StopServices, Work::StopServices);
-                    self.go(now, states::VIPS_OFF);
+    pub(crate) fn poll_removing_vips(&mut self, now: Instant) {
+        match self.handover.vips.clone() {
+            None => {}
+            Some(Ok(())) => {
+                self.takeover.marks.push(("stop services", now));
+                self.run(now, Job::StopServices, Work::StopServices);
+                self.go(now, states::VIPS_OFF);
+            }
+            Some(Err(why)) => self.go_back(now, states::VIPS_STUCK, why),
+        }
+    }
+
+    pub(crate) fn poll_stopping_services(&mut self, now: Instant) {
+        match self.handover.services.clone() {
+            None => {}
+            Some(Ok(())) => {
+                self.takeover.marks.push(("export", now));
+                for pool in self.config.pools.clone() {
+                    self.run(now, Job::Export(pool.id), Work::Export(pool.id));
                 }
-                Some(Err(why)) => self.go_back(now, states::VIPS_STUCK, why),
-            },
-            State::StoppingServices => match self.handover.services.clone() {
-                None => {}
-                Some(Ok(())) => {
-                    self.takeover.marks.push(("export", now));
-                    for pool in self.config.pools.clone() {
-                        self.run(now, Job::Export(pool.id), Work::Export(pool.id));
-                    }
-                    self.go(now, states::SERVICES_OFF);
-                }
-                Some(Err(why)) => self.go_back(now, states::SERVICES_STUCK, why),
-            },
-            State::Exporting => self.poll_exporting(now),
-            State::WritingHandover => self.poll_writing(now),
-            State::HandedOver => self.poll_handed_over(now),
-            State::Reverting => self.poll_reverting(now),
-            _ => {}
+                self.go(now, states::SERVICES_OFF);
+            }
+            Some(Err(why)) => self.go_back(now, states::SERVICES_STUCK, why),
         }
     }
 
@@ -186,7 +182,7 @@ impl Controller {
         self.handover.exports.insert(pool, outcome_of(outcome));
     }
 
-    fn poll_exporting(&mut self, now: Instant) {
+    pub(crate) fn poll_exporting(&mut self, now: Instant) {
         let limit = self.since + ms(self.config.timing.export_ms);
         if self.handover.exports.len() < self.config.pools.len() {
             self.wake_at(limit, "export");
@@ -242,7 +238,7 @@ impl Controller {
         })
     }
 
-    fn poll_writing(&mut self, now: Instant) {
+    pub(crate) fn poll_writing(&mut self, now: Instant) {
         if self.peer_took(now) {
             self.cease(now, states::HANDOVER_PEER_TOOK_EARLY);
             return;
@@ -264,7 +260,7 @@ impl Controller {
         }
     }
 
-    fn poll_handed_over(&mut self, now: Instant) {
+    pub(crate) fn poll_handed_over(&mut self, now: Instant) {
         if self.peer_took(now) {
             self.cease(now, states::COMMITTED);
             return;
@@ -329,7 +325,7 @@ impl Controller {
     }
 
     /// Rolled back on a majority, and all disks read again after that.
-    fn poll_reverting(&mut self, now: Instant) {
+    pub(crate) fn poll_reverting(&mut self, now: Instant) {
         if self.peer_took(now) {
             self.cease(now, states::REVERT_TAKEN);
             return;

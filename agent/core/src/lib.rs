@@ -5,6 +5,7 @@
 pub mod action;
 pub mod adapters;
 pub mod beat;
+mod commands;
 pub mod config;
 pub mod controller;
 pub mod disk_work;

@@ -7,7 +7,7 @@ use crate::disks::Verdict;
 use crate::ids::DiskId;
 use crate::key::{Key, Phase};
 use crate::ops::Job;
-use crate::states::{self, State};
+use crate::states;
 use crate::time::{Instant, ms};
 use failover_api::Severity;
 
@@ -40,17 +40,8 @@ impl Start {
 }
 
 impl Controller {
-    pub(crate) fn poll_start(&mut self, now: Instant) {
-        match self.state {
-            State::Starting => self.poll_starting(now),
-            State::Adopting => self.poll_adopting(now),
-            State::Held => self.poll_held(now),
-            _ => {}
-        }
-    }
-
     /// Nothing of an earlier run may be left: no address, no service, no pool.
-    fn poll_starting(&mut self, now: Instant) {
+    pub(crate) fn poll_starting(&mut self, now: Instant) {
         let arbiters = self.disks.arbiter_ids();
         self.look_at_disks(now, &arbiters, ms(self.config.timing.disk_read_ms));
         if !self.start.asked {
@@ -136,7 +127,7 @@ impl Controller {
     }
 
     /// A daemon restarted on the owner goes on owning if both juries show its key.
-    fn poll_adopting(&mut self, now: Instant) {
+    pub(crate) fn poll_adopting(&mut self, now: Instant) {
         let Some(record) = self.start.record.clone() else {
             return;
         };
@@ -197,7 +188,7 @@ impl Controller {
     }
 
     /// Held back after too many self-resets: registered nowhere, not eligible, reachable.
-    fn poll_held(&mut self, now: Instant) {
+    pub(crate) fn poll_held(&mut self, now: Instant) {
         if self.stop == Some(StopKind::Leave) || self.stop == Some(StopKind::Restart) {
             self.go(now, states::STOP_HELD);
             return;

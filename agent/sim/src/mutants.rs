@@ -174,9 +174,16 @@ fn prepare(root: &Path, lab: &Path, mutant: Option<&str>) -> Result<(), String> 
     }
     let mut main = String::from("#![allow(dead_code, missing_docs)]\n#[macro_use]\n");
     for module in MODULES {
-        let path = format!("agent/sim/src/{module}.rs");
-        let content = fs::read_to_string(root.join(path)).map_err(text)?;
-        sources.push((format!("mutant/src/{module}.rs").into(), content));
+        let mut parts = vec![format!("agent/sim/src/{module}.rs").into()];
+        let folder = format!("agent/sim/src/{module}");
+        if root.join(&folder).is_dir() {
+            collect(root, Path::new(&folder), &mut parts).map_err(text)?;
+        }
+        for part in parts {
+            let content = fs::read_to_string(root.join(&part)).map_err(text)?;
+            let within = part.strip_prefix("agent/sim").unwrap_or(&part);
+            sources.push((Path::new("mutant").join(within), content));
+        }
         main += &format!("mod {module};\n");
     }
     sources.push(("mutant/src/main.rs".into(), main + MAIN));

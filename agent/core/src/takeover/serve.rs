@@ -1,0 +1,169 @@
+//! From the fenced disks to the first announcement: import, services, addresses.
+
+use crate::action::{Action, Lease, Outcome, OwnerRecord, Work};
+use crate::controller::Controller;
+use crate::ids::PoolId;
+use crate::key::Phase;
+use crate::ops::{Job, outcome_of};
+use crate::states::{self, Edge, State};
+use crate::time::{Instant, ms};
+use failover_api::Severity;
+
+/// Time for which a controller whose import failed leaves the takeover to the other.
+const IMPORT_FAILED_MS: u64 = 60_000;
+
+impl Controller {
+    pub(crate) fn poll_importing(&mut self, now: Instant) {
+        if !self.takeover.imports_asked {
+            if !self.disks_proved(now) {
+                self.wait_for_proof(now);
+                return;
+            }
+            self.takeover.imports_asked = true;
+            self.remember(now, false);
+            let won = self.takeover.won.clone();
+            for pool in self.config.pools.clone() {
+                let work = Work::Import {
+                    pool: pool.id,
+                    won: won.clone(),
+                };
+                self.run(now, Job::Import(pool.id), work);
+            }
+        }
+        if self.takeover.imports.len() < self.config.pools.len() {
+            return;
+        }
+        let failed: Vec<String> = self
+            .takeover
+            .imports
+            .values()
+            .filter_map(|end| end.clone().err())
+            .collect();
+        for why in &failed {
+            self.notice(
+                "IMPORT_FAILED",
+                Severity::Alarm,
+                format!("a pool was not imported: {why}"),
+            );
+        }
+        if !failed.is_empty() && failed.len() == self.config.pools.len() {
+            self.fail(now, states::IMPORT_FAILED);
+            return;
+        }
+        self.takeover.marks.push(("services", now));
+        self.go(now, states::IMPORTED);
+    }
+
+    /// Disks that can't be proved ours are not imported with.
+    fn wait_for_proof(&mut self, now: Instant) {
+        let limit = self.since + ms(self.config.timing.disk_lost_ms);
+        self.wake_at(limit, "proof of the disks");
+        if now >= limit {
+            let text = "more than half of the shared disks could not be shown to be ours in time";
+            self.notice("IMPORT_FAILED", Severity::Alarm, text.to_owned());
+            self.fail(now, states::IMPORT_FAILED);
+        }
+    }
+
+    pub(crate) fn import_ended(&mut self, pool: PoolId, outcome: Outcome) {
+        self.takeover.imports.insert(pool, outcome_of(outcome));
+    }
+
+    pub(crate) fn poll_starting_services(&mut self, now: Instant) {
+        if !self.takeover.services_asked {
+            self.takeover.services_asked = true;
+            self.takeover.services = None;
+            self.run(now, Job::StartServices, Work::StartServices);
+        }
+        match self.takeover.services.clone() {
+            None => {}
+            Some(Ok(())) => {
+                self.takeover.marks.push(("vip", now));
+                self.go(now, states::SERVICES_UP);
+            }
+            Some(Err(why)) => {
+                self.notice(
+                    "SERVICES_FAILED",
+                    Severity::Alarm,
+                    format!("the services did not start: {why}"),
+                );
+                self.fail(now, states::SERVICES_FAILED);
+            }
+        }
+    }
+
+    /// Waits until the old lease must have lapsed and our own is proved, then opens the addresses.
+    pub(crate) fn poll_announcing(&mut self, now: Instant) {
+        if !self.takeover.vips_asked {
+            self.takeover.vips_asked = true;
+            self.takeover.vips = None;
+            self.run(now, Job::AddVips, Work::AddVips);
+        }
+        match self.takeover.vips.clone() {
+            None => return,
+            Some(Ok(())) => {}
+            Some(Err(why)) => {
+                self.notice(
+                    "VIPS_FAILED",
+                    Severity::Alarm,
+                    format!("the virtual addresses did not come up: {why}"),
+                );
+                self.fail(now, states::VIPS_FAILED);
+                return;
+            }
+        }
+        let from = self.takeover.announce_from;
+        if !self.takeover.lease_was_ended && now < from {
+            self.wake_at(from, "the old lease");
+            return;
+        }
+        let Some(until) = self.lease_end(now).filter(|until| *until > now) else {
+            self.owner.roll_now = true;
+            return;
+        };
+        if !self.takeover.announce_asked {
+            self.takeover.announce_asked = true;
+            self.out.push(Action::Lease(Lease::Grant { until }));
+            self.owner.lease_until = Some(until);
+            self.run(now, Job::Announce, Work::AnnounceVips);
+        }
+    }
+
+    /// The first announcement is out: this controller serves.
+    pub(crate) fn announced(&mut self, now: Instant, end: Result<(), String>) {
+        if let Err(why) = end {
+            self.notice(
+                "ANNOUNCE_FAILED",
+                Severity::Warning,
+                format!("the neighbours were not told: {why}"),
+            );
+        }
+        if self.state == State::Announcing && self.takeover.announce_asked {
+            self.import_failed_until = None;
+            self.handover.reverted = self.handover.reverting;
+            self.handover.reverting = false;
+            self.owner
+                .announce_anew(now + ms(self.config.timing.announce_ms));
+            self.go(now, states::SERVING);
+            self.remember(now, true);
+        }
+    }
+
+    /// Owns, but can't serve.
+    fn fail(&mut self, now: Instant, edge: Edge) {
+        self.import_failed_until = Some(now + ms(IMPORT_FAILED_MS));
+        self.go(now, edge);
+    }
+
+    /// Keeps the record that a restarted daemon needs to adopt.
+    pub(crate) fn remember(&mut self, now: Instant, serving: bool) {
+        let record = OwnerRecord {
+            incarnation: self.incarnation,
+            epoch: self.epoch,
+            key: self.key(Phase::Owner, self.epoch),
+            serving,
+            won: self.takeover.won.clone(),
+        };
+        self.run(now, Job::Remember, Work::Remember(Some(record)));
+    }
+}

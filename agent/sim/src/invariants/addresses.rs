@@ -1,0 +1,133 @@
+//! The virtual addresses and their lease.
+
+use crate::plan::disk_index;
+use crate::world::{NODES, World};
+use failover_core::beat::Beat;
+use failover_core::ids::Node;
+use failover_core::key::Phase;
+use failover_core::states::State;
+
+/// Own beats whose sending times are remembered.
+const SENT_MAX: usize = 128;
+
+impl World {
+    /// one-answers: the virtual addresses are never answered, nor announced, by one controller while the other's
+    /// lease lives and its addresses are on.
+    pub(crate) fn addresses_changed(&mut self, node: Node) {
+        let now = self.now;
+        let other = node.other();
+        let answers = |node: Node| self.machines[node as usize].kernel.answers(now);
+        if answers(node) && answers(other) {
+            self.violate(
+                "one-answers",
+                format!("{node} brings its addresses up while {other} still answers"),
+            );
+        }
+    }
+
+    /// lease-by-proof: a lease ends no later than its proof allows, counted from when the proof was asked for: an
+    /// own beat that the peer echoed, or rolls that succeeded on a majority of the arbiters.
+    pub(crate) fn lease_given(&mut self, node: Node, until: u64) {
+        self.addresses_changed(node);
+        let timing = &self.plan.timing;
+        let (lease, slow, restart) = (
+            timing.vip_lease_ms * 1000,
+            timing.slow_lease_ms * 1000,
+            timing.restart_ms * 1000,
+        );
+        let at = node as usize;
+        let by_phase = |phase: Option<Phase>, validity: u64| {
+            self.roll_majority(node, phase)
+                .map_or(0, |asked| asked + validity)
+        };
+        let allowed = (self.ledger.echo_proof[at] + lease)
+            .max(by_phase(None, lease))
+            .max(by_phase(Some(Phase::OwnerSlow), slow))
+            .max(by_phase(Some(Phase::Restarting), restart));
+        if until > allowed + 1 {
+            self.violate(
+                "lease-by-proof",
+                format!(
+                    "{node} has a lease until {until} us; its proofs allow {allowed} us (echo of {} us)",
+                    self.ledger.echo_proof[at]
+                ),
+            );
+        }
+    }
+
+    /// The latest moment such that a majority was rolled at it or later.
+    fn roll_majority(&self, node: Node, phase: Option<Phase>) -> Option<u64> {
+        let at = node as usize;
+        let asked = |disk: usize| {
+            self.ledger.rolls[at]
+                .get(disk)
+                .copied()
+                .flatten()
+                .filter(|(_, rolled)| phase.is_none_or(|phase| *rolled == phase))
+                .map(|(asked, _)| asked)
+        };
+        let majority = |disks: &mut dyn Iterator<Item = usize>| -> Option<u64> {
+            let mut times: Vec<Option<u64>> = disks.map(asked).collect();
+            times.sort_unstable();
+            let half = (times.len() - 1) / 2;
+            times.get(half).copied().flatten()
+        };
+        let list = &self.ledger.arbiters[at];
+        let mut by_list = majority(&mut list.disks.iter().map(|id| disk_index(*id)));
+        if !list.previous.is_empty() {
+            by_list = by_list.min(majority(
+                &mut list.previous.iter().map(|id| disk_index(*id)),
+            ));
+        }
+        by_list.max(majority(&mut (0..self.bays.len())))
+    }
+
+    /// no-lingering-address: a controller whose pools the other has long imported answers no more.
+    pub(crate) fn no_lingering_address(&mut self) {
+        for node in NODES {
+            if !self.machines[node as usize].kernel.answers(self.now) {
+                continue;
+            }
+            let other = node.other();
+            let serving = self.state(other) == Some(State::Active)
+                && self.machines[other as usize].kernel.has_pool();
+            if serving && self.machines[other as usize].kernel.answers(self.now) {
+                self.violate(
+                    "no-lingering-address",
+                    format!("{node} still answers while {other} serves"),
+                );
+            }
+        }
+    }
+
+    /// Judges and remembers a beat that is sent.
+    pub(crate) fn beat_sent(&mut self, node: Node, beat: &Beat) {
+        self.record_before_act(node, beat.epoch.0, "a beat");
+        let at = node as usize;
+        let ring = &mut self.ledger.sent[at];
+        if ring.len() == SENT_MAX {
+            ring.pop_front();
+        }
+        ring.push_back((beat.seq, self.now));
+        if self.ledger.arbiters[at] != beat.arbiters {
+            self.ledger.arbiters[at] = beat.arbiters.clone();
+        }
+    }
+
+    /// Remembers which own beat came back as an echo.
+    pub(crate) fn heard_echo(&mut self, node: Node, beat: &Beat) {
+        let at = node as usize;
+        let Some(echo) = beat
+            .echo
+            .filter(|e| e.session.0 == self.ledger.sessions[at])
+        else {
+            return;
+        };
+        if let Some((_, sent)) = self.ledger.sent[at]
+            .iter()
+            .find(|(seq, _)| *seq == echo.seq)
+        {
+            self.ledger.echo_proof[at] = self.ledger.echo_proof[at].max(*sent);
+        }
+    }
+}

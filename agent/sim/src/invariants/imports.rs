@@ -1,0 +1,105 @@
+//! Imports, their epochs and what they trust.
+
+use super::Import;
+use crate::machine::disk_bits;
+use crate::world::World;
+use failover_core::ids::{DiskId, Node};
+
+impl World {
+    /// Judges an import when it begins.
+    pub(crate) fn import_begins(&mut self, node: Node, pool: usize, won: &[DiskId]) {
+        let won = disk_bits(won);
+        self.fence_before_import(node, won);
+        self.epoch_advances(node);
+        let of_pool = self.plan.pools[pool]
+            .disks
+            .iter()
+            .fold(0, |bits, disk| bits | 1 << disk);
+        let already = self.machines[node as usize].kernel.imported[pool].is_some();
+        let lacking = (of_pool & !won).count_ones() as usize;
+        let refused = lacking > usize::from(self.plan.pools[pool].spare);
+        if !already && !refused {
+            self.ledger.imports[pool] = Some(Import {
+                node,
+                disks: of_pool & won,
+            });
+        }
+    }
+
+    /// fence-before-import: an import names only disks that were reported as taken in this takeover (or stand in the
+    /// owner record of this boot), and they are more than half of all.
+    fn fence_before_import(&mut self, node: Node, won: u8) {
+        let taken = self.ledger.taken[node as usize];
+        let owner = &self.machines[node as usize].kernel.owner;
+        let recorded = owner.as_ref().map_or(0, |owner| disk_bits(&owner.won));
+        if won & !(taken | recorded) != 0 {
+            self.violate(
+                "fence-before-import",
+                format!("{node} imports with disks {won:08b}; it had taken {taken:08b}"),
+            );
+        }
+        if 2 * won.count_ones() as usize <= self.bays.len() {
+            let all = self.bays.len();
+            self.violate(
+                "fence-before-import",
+                format!("{node} imports with {} of {all} disks", won.count_ones()),
+            );
+        }
+    }
+
+    /// With the keys of volatile disks the memory of past epochs goes: a controller that was off meanwhile can't know
+    /// them. `accept_volatile_reservations` accepts that; the watchdog has reset whoever might still write.
+    pub(crate) fn keys_are_gone(&mut self) {
+        self.ledger.import_epochs = [0; 2];
+    }
+
+    /// epoch-advances: every import is in a greater epoch than every import of the other controller before it.
+    fn epoch_advances(&mut self, node: Node) {
+        let epoch = self.ledger.epochs[node as usize];
+        let other = self.ledger.import_epochs[node.other() as usize];
+        let own = self.ledger.import_epochs[node as usize];
+        if epoch <= other || epoch < own {
+            self.violate(
+                "epoch-advances",
+                format!(
+                    "{node} imports in epoch {epoch}, after imports in {other} and its own in {own}"
+                ),
+            );
+        }
+        self.ledger.import_epochs[node as usize] = own.max(epoch);
+    }
+
+    pub(crate) fn import_ended(&mut self, node: Node) {
+        self.exclusive_writer();
+        self.fresh_import(node);
+    }
+
+    /// fresh-import: an import trusts nothing that was read before the last disk was fenced.
+    fn fresh_import(&mut self, node: Node) {
+        if std::mem::take(&mut self.machines[node as usize].kernel.stale_import) {
+            self.violate(
+                "fresh-import",
+                format!("{node} imported blocks that the other controller wrote over after they were read ahead"),
+            );
+        }
+    }
+
+    /// import-before-address: services start and addresses come up only where a pool is imported.
+    pub(crate) fn services_begin(&mut self, node: Node) {
+        self.import_before(node, "services start");
+    }
+
+    /// import-before-address, of addresses.
+    pub(crate) fn vips_begin(&mut self, node: Node) {
+        self.import_before(node, "addresses come up");
+    }
+
+    fn import_before(&mut self, node: Node, what: &str) {
+        if !self.machines[node as usize].kernel.has_pool() {
+            self.violate(
+                "import-before-address",
+                format!("{what} on {node} without any imported pool"),
+            );
+        }
+    }
+}
