@@ -48,8 +48,6 @@ pub struct Disk {
     pub expelled_at: Option<Instant>,
     /// When our answer to an offer on it was asked for last, until that answer is taken back.
     pub answered_at: Option<Instant>,
-    /// When a key of ours was last taken off: only a look that was asked for later says that one is there.
-    pub left_at: Option<Instant>,
 }
 
 /// A verdict over a jury of disks.
@@ -104,7 +102,6 @@ impl Disks {
             roll_waits: false,
             expelled_at: None,
             answered_at: None,
-            left_at: None,
         };
         let all: BTreeMap<DiskId, Disk> = config
             .iter()

@@ -295,7 +295,6 @@ impl Controller {
             (Job::Leave(id), Outcome::Disk(DiskOutcome::Left)) => {
                 if let Some(disk) = self.disks.all.get_mut(&id) {
                     disk.owed = None;
-                    disk.left_at = Some(now);
                 }
             }
             (Job::Leave(_) | Job::Expel(_) | Job::Answer(..) | Job::Roll(..), _) => {}

@@ -29,7 +29,7 @@ impl Controller {
         }
         self.poll_resets(now);
         self.reserve_epoch(now);
-        self.leave_what_is_left(now);
+        self.take_back_answers(now);
         self.watch_disks(now);
         if now < self.backoff_until {
             self.wake_at(self.backoff_until, "back-off");
@@ -395,29 +395,22 @@ impl Controller {
         }
     }
 
-    /// A standby is registered nowhere (protocol.md section 1): candidate keys of an earlier run come off, and our answers
-    /// to an offer that was not followed up.
-    pub(crate) fn leave_what_is_left(&mut self, now: Instant) {
-        let own = self.key(Phase::Candidate, self.epoch);
-        let offered = self.disks.shows(own.node.other(), Phase::Offering);
-        let patience = ms(self.config.timing.handover_ms);
-        let mut left = Vec::new();
-        for disk in self.disks.all.values().filter(|disk| disk.owed.is_none()) {
-            let over = |at: Instant| !offered && now >= at + patience;
-            if disk.answered_at.is_some_and(over) {
-                left.push((disk.id, own));
-                continue;
-            }
-            let asked = disk.look.as_ref().map(|(asked, _)| *asked);
-            let mut keys = self.disks.keys_of(disk).into_iter();
-            let earlier = keys.find(|key| {
-                key.node == own.node && !key.same_run(own) && key.phase == Phase::Candidate
-            });
-            if let Some(key) = earlier.filter(|_| asked > disk.left_at) {
-                left.push((disk.id, key));
-            }
+    /// A standby is registered nowhere (protocol.md section 1): answers to an offer that was not followed up come off.
+    pub(crate) fn take_back_answers(&mut self, now: Instant) {
+        if self.disks.shows(self.config.node.other(), Phase::Offering) {
+            return;
         }
-        for (id, key) in left {
+        let patience = ms(self.config.timing.handover_ms);
+        let key = self.key(Phase::Candidate, self.epoch);
+        let over = |disk: &&Disk| disk.answered_at.is_some_and(|at| now >= at + patience);
+        let left: Vec<DiskId> = self
+            .disks
+            .all
+            .values()
+            .filter(over)
+            .map(|disk| disk.id)
+            .collect();
+        for id in left {
             self.owe(id, key);
             if let Some(disk) = self.disks.all.get_mut(&id) {
                 disk.answered_at = None;

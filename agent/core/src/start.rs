@@ -195,7 +195,6 @@ impl Controller {
         }
         let arbiters = self.disks.arbiter_ids();
         self.look_at_disks(now, &arbiters, ms(self.config.timing.verify_ms));
-        self.leave_what_is_left(now);
         self.poll_resets(now);
         if self.resets < RESETS_MAX || self.force.is_some() {
             if self.force.is_some() {

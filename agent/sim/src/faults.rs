@@ -405,6 +405,11 @@ pub fn draw(rng: &mut Rng, plan: &Plan) -> (Vec<Episode>, u64) {
                 _ => until,
             };
             episodes.push(Episode { at, until, fault });
+            if matches!(fault, Fault::Lan(_)) && at % 3 == 0 {
+                // One switch carried both: only the disks are left to speak.
+                let fault = Fault::LinksCut { from: None };
+                episodes.push(Episode { at, until, fault });
+            }
         }
         at += rng.between(gap_us / 10, 2 * gap_us);
     }

@@ -96,16 +96,16 @@ impl Controller {
         self.beat_now = true;
     }
 
-    /// Takes disks that are not ours in a new epoch: only where the foreign key is gone, declared yielded, of an owner
-    /// before us that the sweep didn't reach, or of one that lost against us in our own epoch.
+    /// Takes disks that are not ours in a new epoch: only where the foreign key is gone, declared yielded, or of an
+    /// owner before us that the sweep didn't reach.
     pub(crate) fn repair(&mut self, now: Instant) {
         if !matches!(self.state, State::Active | State::Failed) {
             return;
         }
-        let not_newer = |key: &Key| {
+        let older = |key: &Key| {
             key.epoch
                 .expand(self.epoch)
-                .is_some_and(|epoch| epoch <= self.epoch)
+                .is_some_and(|epoch| epoch < self.epoch)
         };
         let free = |disk: &&Disk| {
             let others = self
@@ -120,7 +120,7 @@ impl Controller {
                 && disk.busy.is_none()
                 && !self.disks.has_stranger(disk)
                 && others.clone().all(|key| {
-                    key.phase == Phase::Yielded || not_newer(&key) || self.is_of_ended_run(now, key)
+                    key.phase == Phase::Yielded || older(&key) || self.is_of_ended_run(now, key)
                 })
         };
         let lost: Vec<DiskId> = self
