@@ -28,6 +28,8 @@ pub(crate) struct Owner {
     pub(crate) beat: u16,
     /// Roll at once.
     pub(crate) roll_now: bool,
+    /// The next roll goes to every disk: the counter has jumped, and one that stays behind would seem ahead of it.
+    roll_all_once: bool,
     /// End of the lease that the kernel was last told.
     pub(crate) lease_until: Option<Instant>,
     pub(crate) announcements_left: u8,
@@ -54,6 +56,7 @@ impl Owner {
         Owner {
             beat: 0,
             roll_now: false,
+            roll_all_once: false,
             lease_until: None,
             announcements_left: 0,
             announce_at: now,
@@ -91,6 +94,7 @@ impl Owner {
     pub(crate) fn adopted(&mut self, now: Instant, beat: u16, phase: Phase) {
         *self = Owner {
             beat: beat.wrapping_add(2048) & 0xfff,
+            roll_all_once: true,
             ..Owner::new(now)
         };
         self.won(now);

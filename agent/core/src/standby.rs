@@ -86,12 +86,16 @@ impl Controller {
         self.look_at_disks(now, &ids, ms(self.config.timing.disk_read_ms));
     }
 
-    /// For how long the keys must rest before they are silent: by what the owner's key says of its pace.
+    /// For how long the keys must rest before they are silent: by what the owner's keys say of its pace, on the disks that
+    /// judge. What an old look at another disk showed counts for nothing.
     fn silent_window(&self) -> Duration {
         let timing = &self.config.timing;
         let restart = timing.restart_ms + timing.lease_slack_ms;
         let mut window = timing.disk_silent_ms;
-        for disk in self.disks.all.values() {
+        let by_arbiters = self.disks.arbiters_readable();
+        let judges =
+            |disk: &&Disk| !disk.failed && (!by_arbiters || self.disks.is_arbiter(disk.id));
+        for disk in self.disks.all.values().filter(judges) {
             for key in self.disks.keys_of(disk) {
                 window = window.max(match key.phase {
                     Phase::OwnerSlow => timing.slow_watch_ms,

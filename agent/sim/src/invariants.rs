@@ -76,6 +76,9 @@ pub struct Ledger {
     /// By disk: when a key of that controller changed on it.
     moved: [Vec<VecDeque<u64>>; 2],
     links_well_since: Vec<Option<u64>>,
+    /// By controller: since when nothing has ailed it or its disks, and since when it has been dark nevertheless.
+    calm_since: [Option<u64>; 2],
+    dark_since: [Option<u64>; 2],
     rescued: bool,
 }
 
@@ -112,6 +115,8 @@ impl Ledger {
             looks_anew: [false; 2],
             moved: [vec![VecDeque::new(); disks], vec![VecDeque::new(); disks]],
             links_well_since: vec![Some(0); usize::from(plan.links)],
+            calm_since: [Some(0); 2],
+            dark_since: [None; 2],
             rescued: false,
         }
     }
@@ -166,6 +171,7 @@ impl World {
         for node in NODES {
             self.standby_owns_nothing(node);
             self.ends(node);
+            self.stays_lit(node);
             self.watchdog(node);
         }
         self.requests_end();

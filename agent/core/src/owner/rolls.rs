@@ -145,7 +145,8 @@ impl Controller {
     pub(crate) fn roll_all(&mut self, now: Instant) {
         self.owner.beat = (self.owner.beat + 1) & 0xfff;
         // Wide already where the echo will be stale before the roll is answered: a narrow one would prove nothing then.
-        let wide = self.promises_long() || self.rolls_wide(now + ms(ROLL_ANSWER_MS));
+        let once = std::mem::take(&mut self.owner.roll_all_once);
+        let wide = once || self.promises_long() || self.rolls_wide(now + ms(ROLL_ANSWER_MS));
         let ids: Vec<DiskId> = match wide && self.state != State::FencingRest {
             true => self.disks.all.keys().copied().collect(),
             false => self.disks.arbiter_ids(),

@@ -9,6 +9,10 @@ use failover_core::states::State;
 
 /// Own beats whose sending times are remembered.
 const SENT_MAX: usize = 128;
+/// Time without any trouble after which an owner counts as undisturbed, microseconds.
+const UNDISTURBED_US: u64 = 3_000_000;
+/// Time for which such an owner may be dark, microseconds.
+const DARK_US: u64 = 500_000;
 
 impl World {
     /// one-answers: the virtual addresses are never answered, nor announced, by one controller while the other's
@@ -22,6 +26,28 @@ impl World {
                 "one-answers",
                 format!("{node} brings its addresses up while {other} still answers"),
             );
+        }
+    }
+
+    /// stays-lit: an owner that has served undisturbed for a while is never dark for half a second.
+    pub(crate) fn stays_lit(&mut self, node: Node) {
+        let now = self.now;
+        let long_ago = now.saturating_sub(UNDISTURBED_US);
+        let calm = self.ledger.calm_since[node as usize].is_some_and(|since| since <= long_ago);
+        let machine = &self.machines[node as usize];
+        let serves = machine.daemon.as_ref().is_some_and(|daemon| {
+            daemon.controller.state() == State::Active
+                && !daemon.paused
+                && daemon.running_since.max(daemon.state_since) <= long_ago
+        });
+        let waits = self.withheld.iter().any(|(whose, ..)| *whose == node);
+        let dark = calm && serves && !waits && !machine.kernel.answers(now);
+        let dark_since = &mut self.ledger.dark_since[node as usize];
+        *dark_since = dark.then_some(dark_since.unwrap_or(now));
+        if dark_since.is_some_and(|since| now >= since + DARK_US) {
+            let text =
+                format!("{node} serves undisturbed, and its addresses have been dark since 500 ms");
+            self.violate("stays-lit", text);
         }
     }
 

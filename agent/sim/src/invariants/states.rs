@@ -1,6 +1,6 @@
 //! What a controller may be, and become.
 
-use crate::faults::LinkCondition;
+use crate::faults::{DISKS_MAX, DiskCondition, LinkCondition};
 use crate::plan::disk_index;
 use crate::world::World;
 use failover_api::HistoryRecord;
@@ -195,6 +195,13 @@ impl World {
         for (link, well) in self.ledger.links_well_since.iter_mut().enumerate() {
             let ill = busy || conditions.links[link] != [LinkCondition::default(); 2];
             follow(well, ill);
+        }
+        for (node, calm) in self.ledger.calm_since.iter_mut().enumerate() {
+            let disks = conditions.disks[node] == [DiskCondition::default(); DISKS_MAX];
+            let well = !conditions.shelf_down && !conditions.busy[node];
+            let calm_now = disks && well && conditions.answers[node] == (0, 0);
+            // Whatever has just begun or ended, a flushed lease among it, starts the clock anew.
+            *calm = calm_now.then_some(now);
         }
     }
 
