@@ -12,7 +12,10 @@ use tokio::sync::oneshot;
 
 /// What becomes of commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code)]
+#[allow(
+    dead_code,
+    reason = "also a module of midctl's tests, which need fewer of them"
+)]
 pub enum Temper {
     /// They are carried out at once.
     Obeys,
@@ -50,13 +53,11 @@ impl Pretend {
     }
 
     /// Sets what becomes of commands.
-    #[allow(dead_code)]
     pub fn set_temper(&self, temper: Temper) {
         *self.temper.lock().unwrap() = temper;
     }
 
     /// Every command so far.
-    #[allow(dead_code)]
     pub fn commands(&self) -> Vec<Command> {
         self.commands.lock().unwrap().clone()
     }
@@ -71,7 +72,6 @@ impl Pretend {
     }
 
     /// Goes through these states.
-    #[allow(dead_code)]
     pub fn walk(&self, states: &[Status]) {
         for status in states {
             self.change(|report| report.status = *status);
@@ -83,6 +83,10 @@ impl Pretend {
             Command::BecomePassive => report.status = Status::Backup,
             Command::ForceMaster => report.status = Status::Master,
             Command::Update(change) => {
+                let other = report.node.other();
+                if change.disabled == Some(true) && change.master == Some(other) {
+                    report.status = Status::Backup;
+                }
                 let config = &mut report.config;
                 config.disabled = change.disabled.unwrap_or(config.disabled);
                 config.master = change
