@@ -2,6 +2,8 @@
 
 #[path = "../../agent/tests/rpc/pretend.rs"]
 mod pretend;
+#[path = "readme/blocks.rs"]
+mod readme;
 
 use failover_api::Status;
 use failoverd::rpc::{Hub, Limits, Socket, serve};
@@ -28,10 +30,13 @@ struct Served {
 
 impl Served {
     fn start() -> Served {
+        let hub = Arc::new(Hub::new().expect("a hub"));
+        Served::daemon(Pretend::new(Some(hub.clone())), hub)
+    }
+
+    fn daemon(daemon: Arc<Pretend>, hub: Arc<Hub>) -> Served {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let runtime = Runtime::new().expect("a runtime");
-        let hub = Arc::new(Hub::new().expect("a hub"));
-        let daemon = Pretend::new(Some(hub.clone()));
         let (stop, stopped) = oneshot::channel::<()>();
         let socket = {
             let _inside = runtime.enter();

@@ -4,8 +4,13 @@ use failover_api::{
     DisabledReason, DiskReport, DiskSummary, Evidence, FailoverConfig, HistoryRecord, LinkReport,
     Node, PeerReport, PhaseTime, PoolReport, StateReport, Status, TimerReport,
 };
-use failover_core::action::Refusal;
-use failover_core::event::Command;
+use failover_core::action::{Action, Refusal, Restored};
+use failover_core::config::{CoreConfig, Timing};
+use failover_core::controller::Controller;
+use failover_core::event::{Command, Event};
+use failover_core::ids::RequestId;
+use failover_core::settings::Settings;
+use failover_core::time::Instant;
 use failoverd::rpc::{Backend, Hub};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
@@ -42,12 +47,21 @@ pub struct Pretend {
 impl Pretend {
     /// MASTER on controller A, obeying; what changes is published on `hub`.
     pub fn new(hub: Option<Arc<Hub>>) -> Arc<Pretend> {
+        Pretend::showing(report(), (1..=3).map(record).collect(), hub)
+    }
+
+    /// As `new`, with this report and this history.
+    pub fn showing(
+        report: StateReport,
+        records: Vec<HistoryRecord>,
+        hub: Option<Arc<Hub>>,
+    ) -> Arc<Pretend> {
         Arc::new(Pretend {
-            report: Mutex::new(report()),
+            report: Mutex::new(report),
             temper: Mutex::new(Temper::Obeys),
             commands: Mutex::default(),
             hanging: Mutex::default(),
-            records: (1..=3).map(record).collect(),
+            records,
             hub,
         })
     }
@@ -125,8 +139,15 @@ impl Backend for Pretend {
         self.commands.lock().unwrap().push(command);
         match self.temper.lock().unwrap().clone() {
             Temper::Obeys => {
-                self.obey(command);
-                let _ = sender.send(Ok(()));
+                let disabled = self.report.lock().unwrap().config.disabled;
+                let answer = match command {
+                    Command::BecomePassive if disabled => Err(refused_while_disabled()),
+                    command => {
+                        self.obey(command);
+                        Ok(())
+                    }
+                };
+                let _ = sender.send(answer);
             }
             Temper::ReportsLate => {
                 let _ = sender.send(Ok(()));
@@ -140,6 +161,40 @@ impl Backend for Pretend {
         }
         receiver
     }
+}
+
+/// What the core itself answers to a handover while failover is disabled.
+fn refused_while_disabled() -> Refusal {
+    let config = CoreConfig {
+        node: Node::A,
+        pair: 1,
+        has_peer: true,
+        links: 1,
+        disks: Vec::new(),
+        pools: Vec::new(),
+        arbiters: 1,
+        version: String::new(),
+        seed: 1,
+        timing: Timing::default(),
+    };
+    let restored = Restored {
+        settings: Some(Settings {
+            disabled: true,
+            ..Settings::default()
+        }),
+        ..Restored::default()
+    };
+    let (mut core, _) = Controller::new(Instant::default(), config, restored);
+    let event = Event::Command {
+        request: RequestId(1),
+        command: Command::BecomePassive,
+    };
+    let actions = core.handle(Instant::default(), event);
+    let refusal = actions.into_iter().find_map(|action| match action {
+        Action::Reply { reply, .. } => reply.err(),
+        _ => None,
+    });
+    refusal.expect("the core refuses")
 }
 
 /// A healthy pair as its MASTER sees it.
