@@ -14,7 +14,7 @@ use crate::config::{Config, MountConfig, ServicesConfig, VipConfig};
 use crate::daemon::{DaemonAdapters, Reconfigure};
 use crate::realtime;
 use failover_core::action::HaltReason;
-use failover_core::adapters::{Clock, Failure, Fence, Lease, Services, Watchdog};
+use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Watchdog};
 use failover_core::ids::DiskId;
 use failover_core::time::Instant;
 use std::net::IpAddr;
@@ -42,11 +42,41 @@ impl Watchdog for WatchdogEnd {
     }
 }
 
-/// Makes everything but the fence from the configuration. Touches the kernel's table for the lease and the watchdog.
+/// What of a controller isn't the network: the demo has pretended ones, all the rest is the same.
+pub struct Machine {
+    /// Reservations on the shared disks.
+    pub fence: Arc<dyn Fence>,
+    /// Pools.
+    pub pools: Arc<dyn Pools>,
+    /// Services that run only on the MASTER.
+    pub services: Arc<dyn Services>,
+    /// Resets the machine.
+    pub reset: Arc<dyn Fn(&HaltReason) + Send + Sync>,
+}
+
+impl Machine {
+    /// The real one that the configuration asks for, apart from its fence.
+    pub fn real(config: &Config, fence: Arc<dyn Fence>) -> Result<Machine, Failure> {
+        Ok(Machine {
+            fence,
+            pools: Arc::new(MountPools::new(config.pools.iter().map(pool).collect())?),
+            services: Arc::new(services(&config.services, config.timing.services_ms)?),
+            reset: reset(config),
+        })
+    }
+}
+
+/// Makes everything but the fence from the configuration; otherwise as [`around`].
 pub fn real(
     config: &Config,
     fence: Arc<dyn Fence>,
 ) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
+    around(Machine::real(config, fence)?, config)
+}
+
+/// Puts clock, virtual addresses, lease and watchdog around a machine. Touches the kernel's table for the lease and
+/// the watchdog.
+pub fn around(machine: Machine, config: &Config) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(BootClock);
     let vips: Vec<Vip> = config.vips.iter().map(vip).collect();
     let mut kernel_vips = KernelVips::new(vips)?;
@@ -69,16 +99,16 @@ pub fn real(
     let watchdog = watchdog(config)?;
     let adapters = DaemonAdapters {
         clock,
-        fence,
-        pools: Arc::new(MountPools::new(config.pools.iter().map(pool).collect())?),
-        services: Arc::new(services(&config.services, config.timing.services_ms)?),
+        fence: machine.fence,
+        pools: machine.pools,
+        services: machine.services,
         vips: vips.clone(),
         lease,
         watchdog: match config.watchdog {
             Some(_) => Box::new(watchdog.clone()),
             None => Box::new(NoWatchdog),
         },
-        reset: reset(config),
+        reset: machine.reset,
         reconfigure: Some(reconfigure(shared, vips)),
     };
     Ok((adapters, watchdog))

@@ -180,6 +180,17 @@ impl Control {
     fn take(&mut self, input: Input) {
         match input {
             Input::Done { op, outcome } => self.handle(Event::Done { op, outcome }),
+            // The core listens no more; the other controller has the settings too.
+            Input::Command { answer, .. } if self.controller.state() == State::Halted => {
+                let reason =
+                    "this controller has halted and waits for its reset; ask the other one"
+                        .to_owned();
+                // Who asked may have gone.
+                let _ = answer.send(Err(Refusal {
+                    errno: libc::EAGAIN,
+                    reason,
+                }));
+            }
             Input::Command { command, answer } => {
                 let request = RequestId(self.next_request);
                 self.next_request += 1;
@@ -239,6 +250,8 @@ impl Control {
                 Action::Halt(reason) => {
                     self.lanes.settle_journal(SETTLE);
                     (self.reset)(&reason);
+                    // Still here: nobody carries these out any more, and a dropped answer says so.
+                    self.requests.clear();
                 }
                 Action::Exit => self.exit = true,
             }

@@ -24,7 +24,7 @@ use failover_core::action::HaltReason;
 use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Vips, Watchdog};
 use failover_core::controller::Controller;
 use failover_core::ids::LinkId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -317,7 +317,7 @@ impl Handle {
         }
         self.backoffice.set_config(new.clone());
         self.inbox.put(Input::Reconfigure(Box::new(new.core())));
-        if difference.interfaces {
+        if difference.interfaces || difference.vips {
             self.watch_links_or_tell(&new);
         }
         Ok(difference.changed)
@@ -358,21 +358,23 @@ impl Handle {
         }
     }
 
-    /// Watches the carriers of the clients' network and of the heartbeat links that name their interface.
+    /// Watches the carriers of the clients' network, of the interfaces with virtual addresses, and of the heartbeat
+    /// links that name theirs.
     fn start_watch(&self, config: &Config) -> Result<(), Failure> {
-        let mut lan: BTreeMap<String, bool> = BTreeMap::new();
-        for name in &config.critical_interfaces {
-            lan.insert(name.clone(), false);
-        }
+        let critical = config.critical_interfaces.iter();
+        let mut lan: BTreeMap<String, bool> = critical.map(|name| (name.clone(), false)).collect();
+        let vips: BTreeSet<String> = config
+            .vips
+            .iter()
+            .map(|vip| vip.interface.clone())
+            .collect();
         let links: Vec<(LinkId, String)> = (0..)
             .map(LinkId)
             .zip(&config.links)
             .filter_map(|(number, link)| Some((number, link.interface.clone()?)))
             .collect();
-        let mut names: Vec<String> = lan.keys().cloned().collect();
+        let mut names: BTreeSet<String> = lan.keys().chain(&vips).cloned().collect();
         names.extend(links.iter().map(|(_, name)| name.clone()));
-        names.sort();
-        names.dedup();
         let mut watched = self.watched();
         *watched = None;
         if lan.is_empty() {
@@ -391,14 +393,17 @@ impl Handle {
             if let Some(up) = lan.get_mut(&change.interface) {
                 *up = change.up;
                 unknown = unknown.saturating_sub(1);
-                // Not before each was looked at once: the first of two may be the one without a carrier.
-                if unknown == 0 {
-                    let up = lan.values().any(|up| *up);
-                    inbox.put(Input::Lan { up });
-                }
+            } else if !vips.contains(&change.interface) {
+                return;
+            }
+            // Not before each was looked at once: the first of two may be the one without a carrier. Told for the
+            // others with virtual addresses too: those that went with the interface are put back, and announced.
+            if unknown == 0 {
+                let up = lan.is_empty() || lan.values().any(|up| *up);
+                inbox.put(Input::Lan { up });
             }
         };
-        *watched = Some(LinkWatch::start(names, on_change)?);
+        *watched = Some(LinkWatch::start(names.into_iter().collect(), on_change)?);
         Ok(())
     }
 }

@@ -59,7 +59,7 @@ impl HistoryFile {
         let mut records = history.past.records();
         for line in text.lines() {
             if let Ok(record) = serde_json::from_str::<HistoryRecord>(line) {
-                history.next_seq = history.next_seq.max(record.seq + 1);
+                history.next_seq = history.next_seq.max(record.seq.saturating_add(1));
                 records.push_back(record);
             }
         }
@@ -91,7 +91,7 @@ impl HistoryFile {
     /// Numbers a record, adds the wall time and keeps it.
     pub(crate) fn keep(&mut self, mut record: HistoryRecord) {
         record.seq = self.next_seq;
-        self.next_seq += 1;
+        self.next_seq = self.next_seq.saturating_add(1);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         record.wall_ms = now.ok().and_then(|now| u64::try_from(now.as_millis()).ok());
         let line = serde_json::to_string(&record);

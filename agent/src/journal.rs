@@ -282,7 +282,7 @@ fn read_bounded(path: &Path) -> Result<Option<String>, Failure> {
         Err(error) => return Err(failed(error)),
         Ok(meta) if meta.len() > JOURNAL_MAX_BYTES => {
             return Err(failed(io::Error::other(format!(
-                "{} bytes is too long for a journal",
+                "{} bytes is more than was ever written there",
                 meta.len()
             ))));
         }
@@ -294,11 +294,10 @@ fn read_bounded(path: &Path) -> Result<Option<String>, Failure> {
 }
 
 fn read_owner(path: &Path, boot: &str, remarks: &mut Vec<String>) -> Option<OwnerRecord> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            remarks.push(format!("{}: can't be read: {error}", path.display()));
+    let text = match read_bounded(path) {
+        Ok(text) => text?,
+        Err(failure) => {
+            remarks.push(failure.0);
             return None;
         }
     };

@@ -118,7 +118,15 @@ impl Tools {
             Work::Record(_) => {
                 self.unwritten.fetch_sub(1, Ordering::AcqRel);
             }
-            _ => {}
+            Work::RemoveVips
+            | Work::AnnounceVips
+            | Work::Disk { .. }
+            | Work::Remember(_)
+            | Work::Prescan(_)
+            | Work::Import { .. }
+            | Work::Export(_)
+            | Work::StartServices
+            | Work::StopServices => {}
         }
         outcome
     }

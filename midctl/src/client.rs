@@ -6,7 +6,6 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -232,32 +231,24 @@ impl Connection {
 impl Client for Connection {
     type Error = Failure;
 
-    // Not `async fn`: the trait wants its future `Send`, and says so.
-    #[allow(clippy::manual_async_fn)]
-    fn call(
-        &mut self,
-        method: &str,
-        params: Vec<Value>,
-    ) -> impl Future<Output = Result<Value, Failure>> + Send {
-        async move {
-            let id = self.next_id.to_string();
-            self.next_id += 1;
-            let request = frame::request(&id, method, &params);
-            let (timeout, deadline) = (self.timeout, self.deadline);
-            let asking = async {
-                self.socket
-                    .send(Frame::text(request))
-                    .await
-                    .map_err(|error| Failure::Connection(format!("connection lost: {error}")))?;
-                self.answer(&id).await
-            };
-            timeout_at(deadline, asking).await.unwrap_or_else(|_| {
-                Err(Failure::Timeout(format!(
-                    "{method}: no answer within {} s; what was asked may still be done",
-                    timeout.as_secs_f64()
-                )))
-            })
-        }
+    async fn call(&mut self, method: &str, params: Vec<Value>) -> Result<Value, Failure> {
+        let id = self.next_id.to_string();
+        self.next_id += 1;
+        let request = frame::request(&id, method, &params);
+        let (timeout, deadline) = (self.timeout, self.deadline);
+        let asking = async {
+            self.socket
+                .send(Frame::text(request))
+                .await
+                .map_err(|error| Failure::Connection(format!("connection lost: {error}")))?;
+            self.answer(&id).await
+        };
+        timeout_at(deadline, asking).await.unwrap_or_else(|_| {
+            Err(Failure::Timeout(format!(
+                "{method}: no answer within {} s; what was asked may still be done",
+                timeout.as_secs_f64()
+            )))
+        })
     }
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "../../agent/tests/rpc/pretend.rs"]
 mod pretend;
+#[path = "readme/blocks.rs"]
+mod readme;
 
 use failover_api::Status;
 use failoverd::rpc::{Hub, Limits, Socket, serve};
@@ -28,10 +30,13 @@ struct Served {
 
 impl Served {
     fn start() -> Served {
+        let hub = Arc::new(Hub::new().expect("a hub"));
+        Served::daemon(Pretend::new(Some(hub.clone())), hub)
+    }
+
+    fn daemon(daemon: Arc<Pretend>, hub: Arc<Hub>) -> Served {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let runtime = Runtime::new().expect("a runtime");
-        let hub = Arc::new(Hub::new().expect("a hub"));
-        let daemon = Pretend::new(Some(hub.clone()));
         let (stop, stopped) = oneshot::channel::<()>();
         let socket = {
             let _inside = runtime.enter();
@@ -603,7 +608,9 @@ fn members_of_the_group_may_look_but_not_change() {
     if std::fs::metadata(folder).expect("the folder").uid() != 0
         || chown(served.path(), None, Some(NOBODY)).is_err()
     {
-        println!("SKIPPED: members_of_the_group_may_look_but_not_change: needs root");
+        // Past the capture of the harness, at the beginning of a line.
+        let test = "members_of_the_group_may_look_but_not_change";
+        let _ = write!(std::io::stderr(), "\nSKIPPED: {test}: needs root\n");
         return;
     }
     // The folder of the build may be closed to others, so a copy is run.

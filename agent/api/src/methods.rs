@@ -138,17 +138,41 @@ impl std::fmt::Display for BadResult {
 
 impl std::error::Error for BadResult {}
 
-/// Reads one argument.
-fn argument<T: Param>(
-    given: &mut std::vec::IntoIter<Value>,
-    name: &str,
-    violations: &mut Vec<Violation>,
-) -> Option<T> {
-    let read = match given.next() {
-        Some(value) => T::read(value, name),
-        None => T::absent(name),
-    };
-    read.map_err(|found| violations.extend(found)).ok()
+/// The arguments of one call, read one after the other.
+struct Given {
+    values: std::vec::IntoIter<Value>,
+    count: usize,
+    violations: Vec<Violation>,
+}
+
+impl Given {
+    fn new(params: Vec<Value>) -> Given {
+        Given {
+            count: params.len(),
+            values: params.into_iter(),
+            violations: Vec::new(),
+        }
+    }
+
+    /// The next one; `None` if it is wrong, which `end` tells.
+    fn next<T: Param>(&mut self, name: &str) -> Option<T> {
+        let read = match self.values.next() {
+            Some(value) => T::read(value, name),
+            None => T::absent(name),
+        };
+        read.map_err(|found| self.violations.extend(found)).ok()
+    }
+
+    /// After the last of `limit` parameters: everything that was wrong.
+    fn end(&mut self, limit: usize) -> Result<(), RpcError> {
+        if self.count > limit {
+            self.violations.push(too_many_arguments(limit, self.count));
+        }
+        match std::mem::take(&mut self.violations) {
+            none if none.is_empty() => Ok(()),
+            violations => Err(RpcError::params(violations)),
+        }
+    }
 }
 
 fn encode<T: Serialize>(result: T) -> Result<Value, RpcError> {
@@ -215,19 +239,9 @@ macro_rules! methods {
                         return Err(RpcError::not_authorized());
                     }
                     const LIMIT: usize = <[&str]>::len(&[$(stringify!($parameter)),*]);
-                    let count = params.len();
-                    #[allow(unused_mut, unused_variables)]
-                    let mut given = params.into_iter();
-                    #[allow(unused_mut)]
-                    let mut violations = Vec::new();
-                    $(let $parameter = argument::<$type>(
-                        &mut given, stringify!($parameter), &mut violations);)*
-                    if count > LIMIT {
-                        violations.push(too_many_arguments(LIMIT, count));
-                    }
-                    if !violations.is_empty() {
-                        return Err(RpcError::params(violations));
-                    }
+                    let mut given = Given::new(params);
+                    $(let $parameter = given.next::<$type>(stringify!($parameter));)*
+                    given.end(LIMIT)?;
                     $(let Some($parameter) = $parameter else {
                         return Err(RpcError::internal("An argument was lost"));
                     };)*

@@ -98,70 +98,59 @@ const LEASED: &[Expr] = &[Expr::LoadFamily, Expr::In("lease"), Expr::Accept];
 
 const INET_IN_RULES: &[&[Expr]] = &[
     LEASED,
-    &[
-        Expr::LoadFamily,
-        Expr::Is(TOKEN4),
-        Expr::LoadNetwork(16, 4), // destination
-        Expr::In("vips4"),
-        Expr::Count,
-        Expr::Drop,
-    ],
-    &[
-        Expr::LoadFamily,
-        Expr::Is(TOKEN6),
-        Expr::LoadNetwork(24, 16), // destination
-        Expr::In("vips6"),
-        Expr::Count,
-        Expr::Drop,
-    ],
-    // Neighbour solicitations go to a multicast address; the VIP is their target.
-    &[
-        Expr::LoadFamily,
-        Expr::Is(TOKEN6),
-        Expr::LoadProtocol,
-        Expr::Is(&[58]),
-        Expr::LoadTransport(0, 1),
-        Expr::Is(&[135]),
-        Expr::LoadTransport(8, 16),
-        Expr::In("vips6"),
-        Expr::Count,
-        Expr::Drop,
-    ],
+    &drop_v4(16), // destination
+    &drop_v6(24), // destination
+    // Solicitations go to a multicast address; the VIP is their target.
+    &drop_neighbour(&[135]),
 ];
 
 const INET_OUT_RULES: &[&[Expr]] = &[
     LEASED,
-    &[
+    &drop_v4(12), // source
+    &drop_v6(8),  // source; covers neighbour solicitations sent from a VIP
+    // Advertisements for a VIP, whatever address they are sent from.
+    &drop_neighbour(&[136]),
+];
+
+/// IPv4 packets with a VIP at this offset of their header.
+const fn drop_v4(offset: u32) -> [Expr; 6] {
+    [
         Expr::LoadFamily,
         Expr::Is(TOKEN4),
-        Expr::LoadNetwork(12, 4), // source
+        Expr::LoadNetwork(offset, 4),
         Expr::In("vips4"),
         Expr::Count,
         Expr::Drop,
-    ],
-    // Covers neighbour solicitations sent from a VIP.
-    &[
+    ]
+}
+
+/// IPv6 packets with a VIP at this offset of their header.
+const fn drop_v6(offset: u32) -> [Expr; 6] {
+    [
         Expr::LoadFamily,
         Expr::Is(TOKEN6),
-        Expr::LoadNetwork(8, 16), // source
+        Expr::LoadNetwork(offset, 16),
         Expr::In("vips6"),
         Expr::Count,
         Expr::Drop,
-    ],
-    // Neighbour advertisements for a VIP, whatever address they are sent from.
-    &[
+    ]
+}
+
+/// Messages of neighbour discovery, of this ICMPv6 type, whose target is a VIP (RFC 4861, 4.3 and 4.4).
+const fn drop_neighbour(kind: &'static [u8]) -> [Expr; 10] {
+    [
         Expr::LoadFamily,
         Expr::Is(TOKEN6),
         Expr::LoadProtocol,
         Expr::Is(&[58]),
         Expr::LoadTransport(0, 1),
-        Expr::Is(&[136]),
+        Expr::Is(kind),
         Expr::LoadTransport(8, 16),
         Expr::In("vips6"),
         Expr::Count,
         Expr::Drop,
-    ],
-];
+    ]
+}
 
 /// Requests that ask for a VIP. The new owner's gratuitous requests (sender and target are the VIP) must come
 /// through: the controller that isn't MASTER may itself be a client of the VIP.

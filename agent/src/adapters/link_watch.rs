@@ -59,7 +59,11 @@ impl LinkWatch {
                             }
                             quiet >= LOOK_AGAIN_AFTER
                         }
-                        Err(Errno::ENOBUFS) => true,
+                        Err(Errno::ENOBUFS) => {
+                            // What came and went meanwhile may have taken addresses along: all is told again.
+                            known.forget();
+                            true
+                        }
                         Err(errno) => {
                             tracing::warn!(%errno, "reading link reports failed");
                             std::thread::sleep(LOOK_UP);
@@ -102,6 +106,13 @@ impl Known {
                 .map(|name| (name, (None, None)))
                 .collect(),
         )
+    }
+
+    /// Everything counts as not told yet.
+    fn forget(&mut self) {
+        for (_, told) in self.0.values_mut() {
+            *told = None;
+        }
     }
 
     /// Compares with all interfaces there are.

@@ -30,6 +30,7 @@ pub(crate) struct Netlink {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
+    pub(crate) flags: u16,
     pub(crate) sequence: u32,
     pub(crate) bytes: &'a [u8],
 }
@@ -123,6 +124,7 @@ pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
         let header = datagram.get(..HEADER_LEN)?;
         let len = u32::from_ne_bytes(header[0..4].try_into().ok()?) as usize;
         let kind = u16::from_ne_bytes(header[4..6].try_into().ok()?);
+        let flags = u16::from_ne_bytes(header[6..8].try_into().ok()?);
         let sequence = u32::from_ne_bytes(header[8..12].try_into().ok()?);
         if len < HEADER_LEN {
             return None;
@@ -131,6 +133,7 @@ pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
         datagram = datagram.get((len + 3) & !3..).unwrap_or(&[]);
         Some(Message {
             kind,
+            flags,
             sequence,
             bytes,
         })

@@ -20,6 +20,11 @@ const ANSWER_WAIT: Duration = Duration::from_millis(200);
 /// Multicast group of link changes, as a bit.
 pub(crate) const GROUP_LINK: u32 = 1;
 
+/// Lists asked for before one that something changed under is taken as it is.
+const LISTINGS_MAX: u32 = 4;
+
+/// The list changed while it was made.
+const NLM_F_DUMP_INTR: u16 = 0x10;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
@@ -77,40 +82,58 @@ impl RouteSocket {
         let mut request = LinkMessage::default();
         let no_counters = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
         request.attributes.push(no_counters);
-        let mut found = Vec::new();
-        self.dump(RouteNetlinkMessage::GetLink(request), |message| {
-            if let Some(LinkReport::Is(interface)) = link_report(message) {
-                found.push(interface);
-            }
-        })?;
-        Ok(found)
+        self.list(
+            &RouteNetlinkMessage::GetLink(request),
+            |message| match link_report(message)? {
+                LinkReport::Is(interface) => Some(interface),
+                LinkReport::Gone(_) => None,
+            },
+        )
     }
 
     /// All addresses.
     pub(crate) fn addresses(&mut self) -> nix::Result<Vec<Held>> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        self.list(&request, held)
+    }
+
+    /// Asks for a list until it is a whole one: something that changes meanwhile may hide something else.
+    fn list<T>(
+        &mut self,
+        request: &RouteNetlinkMessage,
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> nix::Result<Vec<T>> {
         let mut found = Vec::new();
-        self.dump(request, |message| found.extend(held(message)))?;
+        for _ in 0..LISTINGS_MAX {
+            found.clear();
+            let whole = self.dump(request.clone(), |message| found.extend(read(message)))?;
+            if whole {
+                break;
+            }
+        }
         Ok(found)
     }
 
+    /// Answers whether nothing changed while the list was made.
     fn dump(
         &mut self,
         request: RouteNetlinkMessage,
         mut each: impl FnMut(&Message<'_>),
-    ) -> nix::Result<()> {
+    ) -> nix::Result<bool> {
         let sequence = self.netlink.reserve(1);
         let bytes = encode(request, NLM_F_DUMP, sequence);
         self.netlink.send(&bytes)?;
+        let mut whole = true;
         loop {
             let len = self.receive(ANSWER_WAIT)?.ok_or(Errno::ETIMEDOUT)?;
             for message in messages(&self.buffer[..len]) {
                 if message.sequence != sequence {
                     continue;
                 }
+                whole &= message.flags & NLM_F_DUMP_INTR == 0;
                 match message.errno() {
                     Some(errno) if errno != 0 => return Err(Errno::from_raw(errno)),
-                    _ if message.kind == NLMSG_DONE => return Ok(()),
+                    _ if message.kind == NLMSG_DONE => return Ok(whole),
                     _ => each(&message),
                 }
             }

@@ -122,7 +122,7 @@ impl KernelVips {
             .collect();
         let removed = take_off(&gone)?;
         let added = if on {
-            put_on(&vips)?
+            add_all(&vips)?
         } else {
             Change::AlreadySo
         };
@@ -142,16 +142,25 @@ impl KernelVips {
 
 impl Vips for KernelVips {
     fn add(&self) -> Result<Change, Failure> {
-        put_on(&self.configured())
+        add_all(&self.configured())
     }
 
     fn remove(&self) -> Result<Change, Failure> {
         take_off(&self.configured())
     }
 
+    /// Puts those back first that went with their interface (a link that goes down takes its IPv6 addresses along).
     fn announce(&self) -> Result<(), Failure> {
         let vips = self.configured();
-        let interfaces = open()?.interfaces().map_err(unreadable)?;
+        let mut route = open()?;
+        let interfaces = route.interfaces().map_err(unreadable)?;
+        let mut failures = Vec::new();
+        // As with announcing: not without a lease, which is how a controller that no longer owns looks from here.
+        if self.may_announce()
+            && let Err(failure) = put_on(&mut route, &interfaces, &vips)
+        {
+            failures.push(failure.0);
+        }
         let mut packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
         let socket = match packets.take() {
             Some(socket) => packets.insert(socket),
@@ -161,7 +170,6 @@ impl Vips for KernelVips {
                 ))
             })?),
         };
-        let mut failures = Vec::new();
         for vip in &vips {
             if let Err(failure) = self.announce_one(vip, &interfaces, socket) {
                 failures.push(failure);
@@ -227,15 +235,23 @@ fn check(vips: &[Vip]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn put_on(vips: &[Vip]) -> Result<Change, Failure> {
+fn add_all(vips: &[Vip]) -> Result<Change, Failure> {
     let mut socket = open()?;
     let interfaces = socket.interfaces().map_err(unreadable)?;
+    put_on(&mut socket, &interfaces, vips)
+}
+
+fn put_on(
+    socket: &mut RouteSocket,
+    interfaces: &[Interface],
+    vips: &[Vip],
+) -> Result<Change, Failure> {
     let held = socket.addresses().map_err(unreadable)?;
     let mut failures = Vec::new();
     let mut requests = Vec::new();
     let mut subjects = Vec::new();
     for vip in vips {
-        let index = match find(&interfaces, vip) {
+        let index = match find(interfaces, vip) {
             Ok(interface) => interface.index,
             Err(failure) => {
                 failures.push(failure);
@@ -260,7 +276,7 @@ fn put_on(vips: &[Vip]) -> Result<Change, Failure> {
             subjects.push((vip, Goal::On));
         }
     }
-    carry_out(&mut socket, requests, &subjects, failures)
+    carry_out(socket, requests, &subjects, failures)
 }
 
 fn take_off(vips: &[Vip]) -> Result<Change, Failure> {

@@ -8,7 +8,6 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
-#[allow(missing_docs)] // the macros make public functions
 mod request {
     nix::ioctl_read!(get_timeout, b'W', 7, libc::c_int);
     nix::ioctl_readwrite!(set_timeout, b'W', 6, libc::c_int);

@@ -82,8 +82,10 @@ pub(super) async fn run(
 }
 
 /// Any other path is answered with 404, as a web server would.
-// The size of the error is the library's choice.
-#[allow(clippy::result_large_err)]
+#[expect(
+    clippy::result_large_err,
+    reason = "the library's callback has this type of error, once for each connection"
+)]
 fn check_path(request: &Request, response: Response) -> Result<Response, ErrorResponse> {
     if request.uri().path() == PATH {
         return Ok(response);

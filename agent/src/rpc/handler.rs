@@ -105,6 +105,7 @@ impl Handler for Session {
         Ok(id)
     }
 
+    /// An id that nobody has is no error: TrueNAS answers null too, and so a client may end what has ended.
     async fn core_unsubscribe(&self, id: String) -> Result<(), RpcError> {
         self.memory()
             .subscriptions
@@ -189,19 +190,15 @@ impl Handler for Session {
             master,
             timeout,
         } = failover_update;
-        let report = self.backend.report();
         if failover_update != FailoverUpdate::default() {
-            let moves = disabled == Some(true) && master == Some(false);
-            if moves && report.status == Status::Master && self.backend.provisioned() {
-                // A handover that is refused leaves everything as it was, the settings included.
-                self.command(Command::BecomePassive).await?;
-            }
-            let node = report.node;
+            let node = self.backend.report().node;
             let change = SettingsChange {
                 disabled,
                 master: master.map(|here| if here { node } else { node.other() }),
                 timeout_s: timeout.and_then(|seconds| u8::try_from(seconds).ok()),
             };
+            // `disabled` in favour of the peer is a handover too, which the core knows: also where failover is
+            // disabled already, and refused whole, with the settings as they were.
             self.command(Command::Update(change)).await?;
         }
         // The change is durable, though the newest report may be from before it.

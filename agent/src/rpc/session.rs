@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 
+/// Of a call's parameters, in the log.
+const TOLD_CHARS: usize = 500;
+
 /// One connection: who it is, what it may do, what it subscribed to.
 pub struct Session {
     pub(super) backend: Arc<dyn Backend>,
@@ -130,6 +133,15 @@ impl Session {
     }
 }
 
+/// Parameters as the log shows them.
+fn told(params: &[Value]) -> String {
+    let text = Value::Array(params.to_vec()).to_string();
+    match text.char_indices().nth(TOLD_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 impl Call {
     /// Carries the call out; `None` for a notification.
     pub async fn run(self) -> Option<String> {
@@ -138,8 +150,12 @@ impl Call {
         let _turn = session.running.acquire().await.ok()?;
         let changes = Method::find(&method).is_some_and(|found| found.access == Access::Write);
         if changes {
-            let params = Value::Array(params.clone());
-            tracing::info!(peer = session.peer, method, %params, "call");
+            // Those who may not change anything must not fill the log either.
+            let params = match session.access {
+                Access::Write => told(&params),
+                Access::Open | Access::Read => "not shown".to_owned(),
+            };
+            tracing::info!(peer = session.peer, method, params, "call");
         }
         let outcome = methods::dispatch(session, session.access, &method, params).await;
         if changes {

@@ -4,11 +4,13 @@ use super::connection::{self, Stopping};
 use super::session::Session;
 use super::{Backend, Hub, Limits};
 use failover_api::methods::Access;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Group, chown, geteuid};
 use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,11 +112,15 @@ fn clear_stale(path: &Path) -> Result<(), SocketError> {
         }
         Ok(_) => {}
     }
-    match std::os::unix::net::UnixStream::connect(path) {
+    match knock(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+        // Somebody listens who is busy: the queue of those who wait is full.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            return Err(SocketError::InUse(path.to_owned()));
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed("ask whether somebody answers on it", error)),
-        Ok(_) => return Err(SocketError::InUse(path.to_owned())),
+        Ok(()) => return Err(SocketError::InUse(path.to_owned())),
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -122,6 +128,13 @@ fn clear_stale(path: &Path) -> Result<(), SocketError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Connects without waiting, and hangs up.
+fn knock(path: &Path) -> io::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let caller = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    Ok(connect(caller.as_raw_fd(), &UnixAddr::new(path)?)?)
 }
 
 /// Without the group, or without the right to give files away, the socket stays the daemon's own.

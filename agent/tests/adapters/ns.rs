@@ -7,9 +7,10 @@ use std::sync::mpsc;
 
 const INSIDE: &str = "FAILOVERD_TEST_IN_USER_NAMESPACE";
 
-/// Says that a test didn't run, past the harness's capture, in the form that the closing count looks for.
+/// Says that a test didn't run, past the harness's capture, in the form that the closing count looks for: at the
+/// beginning of a line, which the harness may have left open.
 pub fn skipped(test: &str, reason: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+    let _ = write!(std::io::stderr(), "\nSKIPPED: {test}: {reason}\n");
 }
 
 /// Runs `body` in a network namespace of its own. As an ordinary user the test runs itself again in a user
@@ -59,8 +60,9 @@ fn again_as_root(test: &str) {
                 output.status.success(),
                 "failed inside the namespace:\n{text}"
             );
+            assert!(text.contains("1 passed"), "there is no such test:\n{text}");
             for line in text.lines().filter(|line| line.starts_with("SKIPPED")) {
-                let _ = writeln!(std::io::stderr(), "{line}");
+                let _ = write!(std::io::stderr(), "\n{line}\n");
             }
         }
     }

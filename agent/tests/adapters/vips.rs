@@ -162,6 +162,29 @@ fn an_announcement_corrects_the_neighbours() {
     });
 }
 
+/// A link that goes down takes its IPv6 addresses along; before they are announced anew, they are there again.
+#[test]
+fn an_announcement_puts_back_what_went_with_the_link() {
+    const NAME: &str = "vips::an_announcement_puts_back_what_went_with_the_link";
+    isolated(NAME, || {
+        let _client = client();
+        let without_lease = KernelVips::new(some())
+            .expect("a good list")
+            .announcing_while(LeaseEnd::default(), Arc::new(BootClock));
+        let vips = KernelVips::new(some()).expect("a good list");
+        vips.add().expect("added");
+        ip("link set lan0 down");
+        ip("link set lan0 up");
+        assert_eq!(vips.present().map(|present| present.len()), Ok(3));
+        without_lease.announce().expect_err("no lease");
+        assert_eq!(vips.present().map(|present| present.len()), Ok(3));
+        vips.announce().expect("announced");
+        assert_eq!(vips.present().map(|present| present.len()), Ok(5));
+        let shown = ip("-6 addr show dev lan0 scope global");
+        assert!(!shown.contains("tentative"), "{shown}");
+    });
+}
+
 #[test]
 fn nothing_is_announced_without_a_lease() {
     isolated("vips::nothing_is_announced_without_a_lease", || {

@@ -246,6 +246,8 @@ fn a_master_without_disks_resets_itself_and_the_count_is_durable() {
     wait_for("the other one serves", || backup.status() == "MASTER");
     // The pretend reset comes back; a daemon in that state says so, and still ends when told to.
     assert_eq!(master.status(), "ERROR");
+    let refused = ask(&master, Command::Update(SettingsChange::default()));
+    assert!(refused.is_err_and(|why| why.contains("has halted")));
     assert_eq!(master.stop(), Exit::Stopped);
     backup.stop();
 }

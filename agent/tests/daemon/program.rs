@@ -2,8 +2,11 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::io::Write;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use crate::pair::wait_for;
 
@@ -205,8 +208,8 @@ fn after_kill_9_a_new_start_adopts() {
     assert_eq!(single.end(), Some(0));
 }
 
-/// In a network namespace of its own: $1 the program, $2 the folder.
-const RELOAD: &str = r#"
+/// In a network namespace of its own: $1 the program, $2 the folder. Starts it with an address on d0.
+const START: &str = r#"
 set -e
 until_true() { n=0; while ! "$@"; do n=$((n + 1)); [ $n -lt 1500 ] || exit 3; sleep 0.02; done; }
 has() { ip -br address show dev d0 | grep -q "$1"; }
@@ -216,6 +219,9 @@ ip link set d0 up; ip link set d1 up
 daemon=$!
 trap 'kill -9 $daemon $monitor 2>/dev/null || true' EXIT
 until_true has 192.0.2.9/24
+"#;
+
+const RELOAD: &str = r#"
 ip -o monitor address >"$2/monitor" &
 monitor=$!
 # The monitor listens once it tells of an address that comes and goes.
@@ -231,9 +237,27 @@ wait $daemon
 ! has 2001:db8::9/64
 "#;
 
-#[test]
-fn a_reload_never_touches_an_unchanged_address() {
-    const NAME: &str = "a_reload_never_touches_an_unchanged_address";
+/// The kernel takes the IPv6 address along when the link goes down, and both with the interface.
+const FLAP: &str = r#"
+until_true has 2001:db8::9/64
+ip link set d0 down
+! has 2001:db8::9/64
+ip link set d0 up
+until_true has 2001:db8::9/64
+has 192.0.2.9/24
+ip link del d0
+ip link add d0 type veth peer name d1
+ip link set d0 up; ip link set d1 up
+until_true has 2001:db8::9/64
+until_true has 192.0.2.9/24
+kill -TERM $daemon
+wait $daemon
+! has 192.0.2.9/24
+! has 2001:db8::9/64
+"#;
+
+/// Runs `script` after `START`; `None` where no network namespace can be had.
+fn on_a_wire(test: &str, script: &str, vips: &[&str]) -> Option<Single> {
     let run = |script: &str, folder: &Path| {
         Command::new("unshare")
             .args(["--map-root-user", "--net", "sh", "-c", script, "sh"])
@@ -245,17 +269,32 @@ fn a_reload_never_touches_an_unchanged_address() {
     match probe {
         Ok(probe) if probe.status.success() => {}
         _ => {
-            println!("SKIPPED: {NAME}: no network namespace with veth can be made here");
-            return;
+            // Past the capture of the harness, at the beginning of a line.
+            let why = "no network namespace with veth can be made here";
+            let _ = write!(std::io::stderr(), "\nSKIPPED: {test}: {why}\n");
+            return None;
         }
     }
     let single = Single::new();
     let mut config = single.read("failoverd.toml");
-    config.push_str("[[vips]]\ninterface = \"d0\"\naddress = \"192.0.2.9/24\"\n");
+    for vip in vips {
+        config.push_str(&format!(
+            "[[vips]]\ninterface = \"d0\"\naddress = \"{vip}\"\n"
+        ));
+    }
     std::fs::write(&single.config, config).expect("written");
-    let output = run(RELOAD, single.dir.path()).expect("runs");
+    let output = run(&format!("{START}{script}"), single.dir.path()).expect("runs");
     let said = text(&output.stderr) + &single.errors();
     assert!(output.status.success(), "{:?} {said}", output.status);
+    Some(single)
+}
+
+#[test]
+fn a_reload_never_touches_an_unchanged_address() {
+    let test = "program::a_reload_never_touches_an_unchanged_address";
+    let Some(single) = on_a_wire(test, RELOAD, &["192.0.2.9/24"]) else {
+        return;
+    };
     let monitor = single.read("monitor");
     // Its removal at the end is the one thing that happens to it.
     let lines: Vec<&str> = monitor
@@ -266,4 +305,44 @@ fn a_reload_never_touches_an_unchanged_address() {
         lines.len() <= 1 && lines.iter().all(|line| line.starts_with("Deleted")),
         "{lines:?}"
     );
+}
+
+#[test]
+fn addresses_that_went_with_their_link_come_back_with_it() {
+    let test = "program::addresses_that_went_with_their_link_come_back_with_it";
+    on_a_wire(test, FLAP, &["192.0.2.9/24", "2001:db8::9/64"]);
+}
+
+/// A unit that waited for the target which it starts itself would never be ready.
+#[test]
+fn it_is_ready_as_soon_as_the_socket_answers() {
+    let mut single = Single::new();
+    let go = single.path("go");
+    let waits = format!(
+        "[[services.hooks]]\nname = \"waits\"\nstop = [\"/bin/true\"]\n\
+         start = [\"/bin/sh\", \"-c\", \"until [ -e {} ]; do sleep 0.02; done\"]\n",
+        go.display()
+    );
+    std::fs::write(&single.config, single.read("failoverd.toml") + &waits).expect("written");
+    let manager = UnixDatagram::bind(single.path("notify")).expect("a socket");
+    let patience = Some(Duration::from_secs(30));
+    manager.set_read_timeout(patience).expect("a time-out");
+    let child = Command::new(env!("CARGO_BIN_EXE_failoverd"))
+        .arg("--config")
+        .arg(&single.config)
+        .env("NOTIFY_SOCKET", single.path("notify"))
+        .stderr(std::fs::File::create(single.path("errors")).expect("a file"))
+        .spawn();
+    single.child = Some(child.expect("runs"));
+    let mut told = [0; 256];
+    let length = manager.recv(&mut told).expect("told in time");
+    assert_eq!(text(&told[..length]).trim_end(), "READY=1");
+    UnixStream::connect(single.path("s")).expect("the socket is there");
+    assert!(!single.errors().contains("-> active"), "not yet serving");
+    std::fs::write(&go, "").expect("let go");
+    wait_for("it serves", || single.errors().contains("-> active"));
+    single.signal(Signal::SIGTERM);
+    assert_eq!(single.end(), Some(0));
+    let length = manager.recv(&mut told).expect("told in time");
+    assert_eq!(text(&told[..length]).trim_end(), "STOPPING=1");
 }

@@ -396,7 +396,7 @@ async fn an_update_answers_what_is_durable_now() {
 }
 
 #[tokio::test]
-async fn disabling_in_favour_of_the_peer_hands_over_first() {
+async fn disabling_in_favour_of_the_peer_is_one_command() {
     let daemon = Pretend::new(None);
     let session = session(&daemon, Access::Write);
     let update = json!([{"disabled": true, "master": false}]);
@@ -406,22 +406,21 @@ async fn disabling_in_favour_of_the_peer_hands_over_first() {
         answer["error"]["data"]["reason"],
         "[EBUSY] the peer can't take over"
     );
-    assert_eq!(daemon.commands(), [Command::BecomePassive]);
-    daemon.set_temper(Temper::Obeys);
-    let answer = call(&session, "failover.update", update.clone()).await;
-    assert_eq!(answer["result"]["disabled"], true);
-    let change = SettingsChange {
+    let change = Command::Update(SettingsChange {
         disabled: Some(true),
         master: Some(Node::B),
         timeout_s: None,
-    };
-    assert_eq!(
-        daemon.commands()[1..],
-        [Command::BecomePassive, Command::Update(change)]
-    );
-    // Now it is BACKUP: nothing is left to be handed over.
-    call(&session, "failover.update", update).await;
-    assert_eq!(daemon.commands()[3..], [Command::Update(change)]);
+    });
+    assert_eq!(daemon.commands(), [change]);
+    daemon.set_temper(Temper::Obeys);
+    let answer = call(&session, "failover.update", update).await;
+    assert_eq!(answer["result"]["disabled"], true);
+    // A handover apart from it would be refused where failover is disabled already.
+    assert_eq!(daemon.commands(), [change, change]);
+    let answer = call(&session, "failover.status", json!([])).await;
+    assert_eq!(answer["result"], "BACKUP");
+    let answer = call(&session, "failover.update", json!([{"disabled": false}])).await;
+    assert_eq!(answer["result"]["disabled"], false);
 }
 
 #[tokio::test]
@@ -516,8 +515,13 @@ async fn subscriptions_are_checked_and_bounded() {
     for id in &ids {
         let answer = call(&session, "core.unsubscribe", json!([id])).await;
         assert_eq!(answer["result"], Value::Null);
+        assert_eq!(answer.get("error"), None);
     }
     assert_eq!(session.subscriptions(), 0);
+    for id in [ids[0].as_str(), "never given"] {
+        let answer = call(&session, "core.unsubscribe", json!([id])).await;
+        assert_eq!(answer.get("result"), Some(&Value::Null), "{answer}");
+    }
     for _ in 0..64 {
         call(&session, "core.subscribe", json!(["*"])).await;
     }

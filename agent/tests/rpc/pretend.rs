@@ -4,15 +4,23 @@ use failover_api::{
     DisabledReason, DiskReport, DiskSummary, Evidence, FailoverConfig, HistoryRecord, LinkReport,
     Node, PeerReport, PhaseTime, PoolReport, StateReport, Status, TimerReport,
 };
-use failover_core::action::Refusal;
-use failover_core::event::Command;
+use failover_core::action::{Action, Refusal, Restored};
+use failover_core::config::{CoreConfig, Timing};
+use failover_core::controller::Controller;
+use failover_core::event::{Command, Event};
+use failover_core::ids::RequestId;
+use failover_core::settings::Settings;
+use failover_core::time::Instant;
 use failoverd::rpc::{Backend, Hub};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 /// What becomes of commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code)]
+#[allow(
+    dead_code,
+    reason = "also a module of midctl's tests, which need fewer of them"
+)]
 pub enum Temper {
     /// They are carried out at once.
     Obeys,
@@ -39,24 +47,31 @@ pub struct Pretend {
 impl Pretend {
     /// MASTER on controller A, obeying; what changes is published on `hub`.
     pub fn new(hub: Option<Arc<Hub>>) -> Arc<Pretend> {
+        Pretend::showing(report(), (1..=3).map(record).collect(), hub)
+    }
+
+    /// As `new`, with this report and this history.
+    pub fn showing(
+        report: StateReport,
+        records: Vec<HistoryRecord>,
+        hub: Option<Arc<Hub>>,
+    ) -> Arc<Pretend> {
         Arc::new(Pretend {
-            report: Mutex::new(report()),
+            report: Mutex::new(report),
             temper: Mutex::new(Temper::Obeys),
             commands: Mutex::default(),
             hanging: Mutex::default(),
-            records: (1..=3).map(record).collect(),
+            records,
             hub,
         })
     }
 
     /// Sets what becomes of commands.
-    #[allow(dead_code)]
     pub fn set_temper(&self, temper: Temper) {
         *self.temper.lock().unwrap() = temper;
     }
 
     /// Every command so far.
-    #[allow(dead_code)]
     pub fn commands(&self) -> Vec<Command> {
         self.commands.lock().unwrap().clone()
     }
@@ -71,7 +86,6 @@ impl Pretend {
     }
 
     /// Goes through these states.
-    #[allow(dead_code)]
     pub fn walk(&self, states: &[Status]) {
         for status in states {
             self.change(|report| report.status = *status);
@@ -83,6 +97,10 @@ impl Pretend {
             Command::BecomePassive => report.status = Status::Backup,
             Command::ForceMaster => report.status = Status::Master,
             Command::Update(change) => {
+                let other = report.node.other();
+                if change.disabled == Some(true) && change.master == Some(other) {
+                    report.status = Status::Backup;
+                }
                 let config = &mut report.config;
                 config.disabled = change.disabled.unwrap_or(config.disabled);
                 config.master = change
@@ -121,8 +139,15 @@ impl Backend for Pretend {
         self.commands.lock().unwrap().push(command);
         match self.temper.lock().unwrap().clone() {
             Temper::Obeys => {
-                self.obey(command);
-                let _ = sender.send(Ok(()));
+                let disabled = self.report.lock().unwrap().config.disabled;
+                let answer = match command {
+                    Command::BecomePassive if disabled => Err(refused_while_disabled()),
+                    command => {
+                        self.obey(command);
+                        Ok(())
+                    }
+                };
+                let _ = sender.send(answer);
             }
             Temper::ReportsLate => {
                 let _ = sender.send(Ok(()));
@@ -136,6 +161,40 @@ impl Backend for Pretend {
         }
         receiver
     }
+}
+
+/// What the core itself answers to a handover while failover is disabled.
+fn refused_while_disabled() -> Refusal {
+    let config = CoreConfig {
+        node: Node::A,
+        pair: 1,
+        has_peer: true,
+        links: 1,
+        disks: Vec::new(),
+        pools: Vec::new(),
+        arbiters: 1,
+        version: String::new(),
+        seed: 1,
+        timing: Timing::default(),
+    };
+    let restored = Restored {
+        settings: Some(Settings {
+            disabled: true,
+            ..Settings::default()
+        }),
+        ..Restored::default()
+    };
+    let (mut core, _) = Controller::new(Instant::default(), config, restored);
+    let event = Event::Command {
+        request: RequestId(1),
+        command: Command::BecomePassive,
+    };
+    let actions = core.handle(Instant::default(), event);
+    let refusal = actions.into_iter().find_map(|action| match action {
+        Action::Reply { reply, .. } => reply.err(),
+        _ => None,
+    });
+    refusal.expect("the core refuses")
 }
 
 /// A healthy pair as its MASTER sees it.

@@ -271,6 +271,15 @@ async fn the_file_is_replaced_only_when_nobody_answers() {
     drop(first);
     assert!(!path.exists(), "the file goes with the socket");
 
+    // Somebody who listens and accepts nobody: the daemon's start must not wait in the queue.
+    let busy = tokio::net::UnixSocket::new_stream().expect("a socket");
+    busy.bind(&path).expect("bound");
+    let busy = busy.listen(0).expect("listens");
+    let _waits = std::os::unix::net::UnixStream::connect(&path).expect("the queue's one place");
+    assert!(matches!(Socket::bind(&path), Err(SocketError::InUse(_))));
+    drop(busy);
+    fs::remove_file(&path).expect("removed");
+
     drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
     assert!(path.exists(), "a killed daemon leaves its file");
     let second = Socket::bind(&path).expect("the stale file is replaced");

@@ -1,19 +1,15 @@
-//! The daemon's process of one controller: the daemon's own library with the shelf in place of real disks.
+//! The daemon's process of one controller: the shipped daemon with other disks, pools, services and reset.
 //!
-//! Links, beats, virtual addresses, lease, journal and control socket are the real ones.
+//! Links, beats, virtual addresses, lease, journal and control socket are assembled as in the shipped program.
 
 use super::adapters::HostLink;
 use super::place::Place;
 use crate::shelf::fence::ShelfFence;
 use failover_core::action::HaltReason;
-use failover_core::adapters::{Clock, Watchdog};
-use failoverd::adapters::clock::BootClock;
-use failoverd::adapters::lease::NftLease;
-use failoverd::adapters::vips::{KernelVips, Vip};
+use failoverd::assemble::{self, Machine};
 use failoverd::config::Config;
-use failoverd::daemon::{DaemonAdapters, Exit, run};
+use failoverd::daemon::{Exit, run};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-use std::net::IpAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,12 +40,6 @@ impl Surroundings {
     }
 }
 
-struct NoWatchdog;
-
-impl Watchdog for NoWatchdog {
-    fn pet(&mut self) {}
-}
-
 /// Runs the daemon until it ends.
 pub fn serve(surroundings: &Surroundings) -> Result<Exit, String> {
     tracing_subscriber::fmt()
@@ -59,31 +49,16 @@ pub fn serve(surroundings: &Surroundings) -> Result<Exit, String> {
     // As its unit would; an ordinary user's daemon goes on without.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     let config = Config::load(&surroundings.config).map_err(|errors| errors.to_string())?;
-    let clock: Arc<dyn Clock> = Arc::new(BootClock);
-    let addresses: Vec<IpAddr> = config.vips.iter().map(|vip| vip.address.ip).collect();
-    let lease = NftLease::open(&addresses, clock.clone()).map_err(|failure| failure.0)?;
-    let vips = config.vips.iter().map(|vip| Vip {
-        interface: vip.interface.clone(),
-        address: vip.address.ip,
-        prefix: vip.address.prefix,
-    });
-    let vips = KernelVips::new(vips.collect())
-        .map_err(|failure| failure.0)?
-        .announcing_while(lease.end_of_lease(), clock.clone());
     let host = Arc::new(HostLink::new(surroundings.host.clone(), config.disks.len()));
     let fence = ShelfFence::new(surroundings.shelf.clone(), config.node, config.disks.len());
     let (node, reset) = (config.node, surroundings.reset.clone());
-    let adapters = DaemonAdapters {
-        clock,
+    let machine = Machine {
         fence: Arc::new(fence),
         pools: host.clone(),
         services: host,
-        vips: Arc::new(vips),
-        lease: Box::new(lease),
-        watchdog: Box::new(NoWatchdog),
         reset: Arc::new(move |why| pull_the_plug(&reset, node, why)),
-        reconfigure: None,
     };
+    let (adapters, _) = assemble::around(machine, &config).map_err(|failure| failure.0)?;
     run(config, adapters).map_err(|error| error.to_string())
 }
 
