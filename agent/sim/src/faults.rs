@@ -405,7 +405,7 @@ pub fn draw(rng: &mut Rng, plan: &Plan) -> (Vec<Episode>, u64) {
                 _ => until,
             };
             episodes.push(Episode { at, until, fault });
-            if matches!(fault, Fault::Lan(_)) && at % 3 == 0 {
+            if matches!(fault, Fault::Lan(_)) && at.is_multiple_of(3) {
                 // One switch carried both: only the disks are left to speak.
                 let fault = Fault::LinksCut { from: None };
                 episodes.push(Episode { at, until, fault });
