@@ -404,7 +404,11 @@ pub fn draw(rng: &mut Rng, plan: &Plan) -> (Vec<Episode>, u64) {
                 }
                 _ => until,
             };
-            episodes.push(Episode { at, until, fault });
+            // Nor may the end of all faults give a volatile shelf its power back before that.
+            let cut_short = fault == Fault::ShelfPower && until > end;
+            if !cut_short {
+                episodes.push(Episode { at, until, fault });
+            }
             if matches!(fault, Fault::Lan(_)) && at.is_multiple_of(3) {
                 // One switch carried both: only the disks are left to speak.
                 let fault = Fault::LinksCut { from: None };
