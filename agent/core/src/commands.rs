@@ -52,13 +52,7 @@ impl Controller {
                     "this controller is {} now; ask again when it rests",
                     self.state.name()
                 );
-                self.reply(
-                    request,
-                    Err(Refusal {
-                        errno: libc_errno::EBUSY,
-                        reason,
-                    }),
-                );
+                self.refuse(request, libc_errno::EBUSY, reason);
             }
         }
     }
@@ -95,6 +89,10 @@ impl Controller {
         );
     }
 
+    pub(crate) fn refuse(&mut self, request: RequestId, errno: i32, reason: String) {
+        self.reply(request, Err(Refusal { errno, reason }));
+    }
+
     pub(crate) fn reply(&mut self, request: RequestId, reply: Result<(), Refusal>) {
         self.out.push(Action::Reply { request, reply });
     }
@@ -125,13 +123,7 @@ impl Controller {
                 && self.handover.reverted;
             if reverted {
                 let reason = format!("the handover was reverted: {}", self.handover.failure);
-                self.reply(
-                    request.id,
-                    Err(Refusal {
-                        errno: libc_errno::EFAULT,
-                        reason,
-                    }),
-                );
+                self.refuse(request.id, libc_errno::EFAULT, reason);
                 return false;
             }
             if now >= request.until {
@@ -140,13 +132,7 @@ impl Controller {
                     self.state.name(),
                     self.why
                 );
-                self.reply(
-                    request.id,
-                    Err(Refusal {
-                        errno: libc_errno::ETIMEDOUT,
-                        reason,
-                    }),
-                );
+                self.refuse(request.id, libc_errno::ETIMEDOUT, reason);
                 return false;
             }
             true

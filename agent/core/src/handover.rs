@@ -5,7 +5,7 @@
 //!                  └────────────────┴──── failure ─▶ Importing ◀── Reverting ◀──────┘ not taken
 //! ```
 
-use crate::action::{Action, Entry, HaltReason, Lease, Outcome, Refusal, Work};
+use crate::action::{Action, Entry, HaltReason, Lease, Outcome, Work};
 use crate::beat::{Ask, Blocker, Role};
 use crate::controller::{Controller, Request, StopKind, Wants, libc_errno};
 use crate::disk_work::DiskWork;
@@ -78,13 +78,7 @@ impl Controller {
             let reason = "failover is disabled; enable it first, or use failover.update with \
                           {\"disabled\": true, \"master\": false} to move and keep it disabled"
                 .to_owned();
-            self.reply(
-                id,
-                Err(Refusal {
-                    errno: libc_errno::EINVAL,
-                    reason,
-                }),
-            );
+            self.refuse(id, libc_errno::EINVAL, reason);
             return;
         }
         if self.state != State::Active {
@@ -92,23 +86,11 @@ impl Controller {
                 "this controller is {}, not the MASTER; nothing was done",
                 self.status()
             );
-            self.reply(
-                id,
-                Err(Refusal {
-                    errno: libc_errno::EINVAL,
-                    reason,
-                }),
-            );
+            self.refuse(id, libc_errno::EINVAL, reason);
             return;
         }
         if let Err(reason) = self.peer_can_take(now) {
-            self.reply(
-                id,
-                Err(Refusal {
-                    errno: libc_errno::EBUSY,
-                    reason,
-                }),
-            );
+            self.refuse(id, libc_errno::EBUSY, reason);
             return;
         }
         let timing = &self.config.timing;
