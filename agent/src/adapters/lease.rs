@@ -11,7 +11,7 @@
 //! and adds new ones: deleting a token that has ended fails, and with it the renewal, so a lease that lapsed is never
 //! revived. A second token, the *guard*, lives for a few milliseconds and is deleted in the same transaction: it
 //! bounds the time between reading the clock and the kernel's act, so that a freeze in between can't lengthen the
-//! lease. `docs/decisions/vip-lease.md` tells the whole story.
+//! lease. `docs/decisions/0011-vip-lease.md` tells the whole story.
 
 use super::nft::{
     Batch, ChainSpec, Expr, Family, NftError, NftSocket, SetSpec, TABLE_OWNER, TABLE_PERSIST,
