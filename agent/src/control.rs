@@ -3,7 +3,7 @@
 //! ```text
 //!   ┌─▶ read every queued datagram ─▶ every input ─▶ Wake if due ─▶ sleep until the next timeout or a descriptor ─┐
 //!   └──────────────────────────────────────────────────────────────────────────────────────────────────────────┘
-//!        each event ─▶ Controller::handle ─▶ actions, in list order ─▶ status published
+//!        events ─▶ Controller::handle_all ─▶ actions, in list order ─▶ status published
 //! ```
 //!
 //! Nothing here waits for anybody: work goes to lanes, lines to the logger, datagrams to non-blocking sockets.
@@ -161,20 +161,34 @@ impl Control {
 
     fn take_inputs(&mut self) {
         self.inputs.hush();
-        for (op, outcome) in std::mem::take(&mut self.refused) {
-            self.handle(Event::Done { op, outcome });
-        }
+        let refused = std::mem::take(&mut self.refused).into_iter();
+        self.handle_all(
+            refused
+                .map(|(op, outcome)| Event::Done { op, outcome })
+                .collect(),
+        );
         self.more = true;
+        // Answers that come together are taken together: with a thousand disks one look at everything serves many.
+        let mut answers = Vec::new();
         for _ in 0..INPUTS_MAX {
-            let Some(input) = self.inputs.next() else {
-                self.more = false;
-                return;
-            };
-            self.take(input);
+            match self.inputs.next() {
+                Some(Input::Done { op, outcome }) => answers.push(Event::Done { op, outcome }),
+                Some(input) => {
+                    self.handle_all(std::mem::take(&mut answers));
+                    if !self.exit {
+                        self.take(input);
+                    }
+                }
+                None => {
+                    self.more = false;
+                    break;
+                }
+            }
             if self.exit {
                 return;
             }
         }
+        self.handle_all(answers);
     }
 
     fn take(&mut self, input: Input) {
@@ -219,7 +233,14 @@ impl Control {
     }
 
     fn handle(&mut self, event: Event) {
-        let actions = self.controller.handle(self.clock.now(), event);
+        self.handle_all(vec![event]);
+    }
+
+    fn handle_all(&mut self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let actions = self.controller.handle_all(self.clock.now(), events);
         self.carry_out(actions);
         while std::mem::take(&mut self.lease_lost) && !self.exit {
             let actions = self.controller.handle(self.clock.now(), Event::LeaseLost);

@@ -191,10 +191,22 @@ impl Controller {
 
     /// Takes one event and answers what to do, in this order.
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        self.handle_all(now, [event])
+    }
+
+    /// Takes several events that came together, in their order, and answers what to do after all of them: with a thousand
+    /// disks one look at everything must serve many answers.
+    pub fn handle_all(
+        &mut self,
+        now: Instant,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Vec<Action> {
         let now = now.max(self.last_run);
         self.notice_stall(now);
         if self.state != State::Halted {
-            self.take_in(now, event);
+            for event in events {
+                self.take_in(now, event);
+            }
             self.poll_all(now);
         }
         std::mem::take(&mut self.out)

@@ -19,7 +19,7 @@ use crate::key::Phase;
 use crate::ops::Job;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a takeover runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(crate) struct Takeover {
     /// Moments at which its phases began, in order.
     pub(crate) marks: Vec<(&'static str, Instant)>,
     /// Disks that were won: the only ones that the import may use.
-    pub(crate) won: Vec<DiskId>,
+    pub(crate) won: BTreeSet<DiskId>,
     pub(crate) imports: BTreeMap<PoolId, Result<(), String>>,
     tries: BTreeMap<DiskId, Try>,
     retries: BTreeMap<DiskId, u8>,
@@ -91,7 +91,7 @@ impl Takeover {
     pub(crate) fn adopted(&mut self, now: Instant, record: &OwnerRecord) {
         *self = Takeover {
             kind: Kind::Adopted,
-            won: record.won.clone(),
+            won: record.won.iter().copied().collect(),
             marks: vec![("import", now)],
             lease_was_ended: true,
             announce_from: now,
@@ -103,8 +103,8 @@ impl Takeover {
     pub(crate) fn came_late(&mut self, state: State, id: DiskId) {
         if matches!(state, State::FencingArbiters | State::FencingRest) {
             self.tries.insert(id, Try::Taken);
-        } else if !self.won.contains(&id) {
-            self.won.push(id);
+        } else {
+            self.won.insert(id);
         }
     }
 

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod queue;
 pub mod rng;
 pub mod runner;
+pub mod scale;
 pub mod script;
 pub mod shelf;
 pub mod world;

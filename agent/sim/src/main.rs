@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use failover_sim::demo::{self, DemoCommand};
 use failover_sim::mutants::{self, End};
 use failover_sim::runner::{run_seed, run_seeds};
+use failover_sim::scale::{self, Setting};
 use failover_sim::story::Story;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,6 +67,18 @@ enum Command {
         /// Which.
         seed: u64,
     },
+    /// Measure how the core copes with many disks, in simulated time.
+    Scale {
+        /// Numbers of disks.
+        #[arg(long, value_delimiter = ',', default_value = "1,8,64,256,1255")]
+        disks: Vec<usize>,
+        /// What a command takes, milliseconds.
+        #[arg(long, default_value_t = 2)]
+        latency_ms: u64,
+        /// Commands in flight.
+        #[arg(long, default_value_t = 64)]
+        in_flight: usize,
+    },
     #[command(flatten)]
     Demo(DemoCommand),
 }
@@ -102,6 +115,11 @@ fn main() -> ExitCode {
             let root = root.unwrap_or_else(mutants::workspace);
             run_mutants(&root, seeds, &only, jobs.unwrap_or_else(cores))
         }
+        Command::Scale {
+            disks,
+            latency_ms,
+            in_flight,
+        } => many_disks(&disks, latency_ms, in_flight),
         Command::Trace { seed } => one_seed(seed, true),
         Command::Demo(command) => demo::execute(command),
     }
@@ -168,4 +186,48 @@ fn code(good: bool) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn many_disks(disks: &[usize], latency_ms: u64, in_flight: usize) -> ExitCode {
+    println!(
+        "{latency_ms} ms a command, {in_flight} commands in flight; times are simulated but for the core's own"
+    );
+    println!(
+        "{:>6} {:>7} {:>12} {:>10} {:>10} {:>14} {:>15} {:>11}",
+        "disks",
+        "stuck",
+        "verdict ms",
+        "owned ms",
+        "core ms",
+        "longest turn",
+        "steady, % core",
+        "commands/s"
+    );
+    for disks in disks {
+        for stuck_percent in [0, 10] {
+            let setting = Setting {
+                disks: *disks,
+                latency: Duration::from_millis(latency_ms),
+                stuck_percent,
+                in_flight,
+            };
+            match scale::measure(setting) {
+                Ok(m) => println!(
+                    "{disks:>6} {:>6}% {:>12.1} {:>10.1} {:>10.1} {:>11.2} ms {:>15.2} {:>11}",
+                    stuck_percent,
+                    m.verdict.as_secs_f64() * 1000.0,
+                    m.owned.as_secs_f64() * 1000.0,
+                    m.core.as_secs_f64() * 1000.0,
+                    m.longest_turn.as_secs_f64() * 1000.0,
+                    m.steady_percent,
+                    m.steady_commands
+                ),
+                Err(why) => {
+                    eprintln!("{why}");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+    ExitCode::SUCCESS
 }

@@ -10,6 +10,7 @@ use crate::ops::Job;
 use crate::states;
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use std::collections::BTreeSet;
 
 /// Time for which an announced restart is waited for before the daemon ends without it.
 const RESTART_CONFIRM_MS: u64 = 1000;
@@ -121,7 +122,7 @@ impl Controller {
             let disk = self.disks.all.get(id);
             disk.is_some_and(|disk| disk.ours.is_some() && !disk.lost)
         };
-        let won: Vec<DiskId> = self.takeover.won.iter().copied().filter(ours).collect();
+        let won: BTreeSet<DiskId> = self.takeover.won.iter().copied().filter(ours).collect();
         if now >= at && (2 * won.len() > self.disks.all.len() || self.disks.all.is_empty()) {
             self.takeover.won = won;
             self.takeover.again(now);

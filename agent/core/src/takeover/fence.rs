@@ -11,6 +11,7 @@ use crate::ops::Job;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use std::collections::BTreeSet;
 
 /// Retries on one disk whose holder's key moved between survey and preempt, in a forced takeover.
 const MOVED_MAX: u8 = 10;
@@ -268,8 +269,8 @@ impl Controller {
         if self.owner.repairing(key) {
             if !taken {
                 self.owner.repair_failed(now);
-            } else if !self.takeover.won.contains(&id) {
-                self.takeover.won.push(id);
+            } else {
+                self.takeover.won.insert(id);
             }
             return;
         }
@@ -382,7 +383,12 @@ impl Controller {
         let ids: Vec<DiskId> = self.disks.all.keys().copied().collect();
         for id in &ids {
             if !self.takeover.tries.contains_key(id) {
-                self.try_disk(now, *id);
+                match self.is_stuck(*id) {
+                    true => {
+                        self.takeover.tries.insert(*id, Try::Failed);
+                    }
+                    false => self.try_disk(now, *id),
+                }
             }
         }
         let open = |id: &DiskId| {
@@ -409,7 +415,7 @@ impl Controller {
             .all
             .values()
             .filter(|disk| disk.ours.is_some() && !disk.lost);
-        let won: Vec<DiskId> = held
+        let won: BTreeSet<DiskId> = held
             .map(|disk| disk.id)
             .filter(|id| self.takeover.tries.get(id) == Some(&Try::Taken))
             .collect();

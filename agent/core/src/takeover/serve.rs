@@ -2,7 +2,7 @@
 
 use crate::action::{Action, Lease, Outcome, OwnerRecord, Work};
 use crate::controller::Controller;
-use crate::ids::PoolId;
+use crate::ids::{DiskId, PoolId};
 use crate::key::Phase;
 use crate::ops::{Job, outcome_of};
 use crate::states::{self, Edge, State};
@@ -21,7 +21,7 @@ impl Controller {
             }
             self.takeover.imports_asked = true;
             self.remember(now, false);
-            let won = self.takeover.won.clone();
+            let won: Vec<DiskId> = self.takeover.won.iter().copied().collect();
             for pool in self.config.pools.clone() {
                 let work = Work::Import {
                     pool: pool.id,
@@ -162,7 +162,7 @@ impl Controller {
             epoch: self.epoch,
             key: self.key(Phase::Owner, self.epoch),
             serving,
-            won: self.takeover.won.clone(),
+            won: self.takeover.won.iter().copied().collect(),
         };
         self.run(now, Job::Remember, Work::Remember(Some(record)));
     }

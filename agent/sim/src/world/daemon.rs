@@ -69,20 +69,26 @@ impl World {
 
     /// Hands an event to the daemon, or keeps it while the daemon is paused.
     pub(crate) fn feed(&mut self, node: Node, event: Event) {
+        self.feed_all(node, vec![event]);
+    }
+
+    /// Hands events to the daemon that came together.
+    fn feed_all(&mut self, node: Node, events: Vec<Event>) {
         let local = self.local(node);
         let Some(daemon) = self.machines[node as usize].daemon.as_mut() else {
             return;
         };
         if daemon.paused {
-            if daemon.inbox.len() < SOCKET_MAX {
-                daemon.inbox.push(event);
-            }
+            let room = SOCKET_MAX.saturating_sub(daemon.inbox.len());
+            daemon.inbox.extend(events.into_iter().take(room));
             return;
         }
         let before = daemon.controller.state();
-        self.coverage.events += 1;
-        self.coverage.matrix[state_index(before)][event_kind(&event)] += 1;
-        let actions = daemon.controller.handle(local, event);
+        for event in &events {
+            self.coverage.events += 1;
+            self.coverage.matrix[state_index(before)][event_kind(event)] += 1;
+        }
+        let actions = daemon.controller.handle_all(local, events);
         let after = daemon.controller.state();
         if before != after {
             daemon.state_since = self.now;
@@ -171,10 +177,13 @@ impl World {
         let (beats, rest): (Vec<Event>, Vec<Event>) = std::mem::take(&mut daemon.inbox)
             .into_iter()
             .partition(|event| matches!(event, Event::Beat { .. }));
-        for event in beats.into_iter().chain(rest) {
+        for beat in beats {
             if self.lives_on(node, life) {
-                self.feed(node, event);
+                self.feed(node, beat);
             }
+        }
+        if self.lives_on(node, life) && !rest.is_empty() {
+            self.feed_all(node, rest);
         }
         for task in tasks {
             self.answered(task);
