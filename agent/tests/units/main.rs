@@ -70,7 +70,10 @@ fn every_message_is_in_the_catalogue_and_in_the_table() {
     );
     for name in names {
         let cell = format!("`{name}`");
-        assert!(table.contains(&cell), "operations.md says nothing of {name}");
+        assert!(
+            table.contains(&cell),
+            "operations.md says nothing of {name}"
+        );
     }
 }
 
