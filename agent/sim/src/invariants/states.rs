@@ -157,14 +157,16 @@ impl World {
         2 * arbiters > list.len() || 2 * all > self.bays.len()
     }
 
-    /// halt-with-cause: nobody resets itself for being fenced while it holds most disks and most arbiters.
+    /// halt-with-cause: nobody resets itself for being fenced while it holds most disks and most arbiters. A disk on
+    /// which it still works, taking it back perhaps, is none that it can know to hold.
     pub(crate) fn halt_with_cause(&mut self, node: Node, reason: &HaltReason) {
         if !matches!(reason, HaltReason::Fenced { .. }) {
             return;
         }
         let holds = |disk: usize| {
             let holder = self.bays[disk].disk.holder();
-            holder.is_some_and(|holder| holder.node == node)
+            let known = self.ledger.busy[node as usize][disk].is_none();
+            known && holder.is_some_and(|holder| holder.node == node)
         };
         let lists = &self.ledger.arbiters[node as usize];
         let most = |list: &[DiskId]| {
