@@ -11,7 +11,9 @@
 mod announce;
 mod block;
 pub mod clock;
+pub mod fields;
 pub mod hooks;
+pub mod identity;
 pub mod lease;
 pub mod lease_thread;
 pub mod link_watch;
@@ -21,6 +23,7 @@ mod netlink;
 pub mod nft;
 pub mod reset;
 mod route;
+pub mod scsi;
 pub mod services;
 pub mod systemd;
 pub mod vips;
