@@ -21,6 +21,7 @@ pub mod mount_pools;
 mod mounts;
 mod netlink;
 pub mod nft;
+pub mod nvme;
 pub mod reset;
 mod route;
 pub mod scsi;
