@@ -152,7 +152,9 @@ fn is_set(bytes: &[u8]) -> bool {
 }
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {
-    if digits.len() % 2 != 0 || digits.len() > 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit())
+    if !digits.len().is_multiple_of(2)
+        || digits.len() > 64
+        || !digits.bytes().all(|b| b.is_ascii_hexdigit())
     {
         return None;
     }

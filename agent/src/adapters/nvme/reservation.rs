@@ -164,7 +164,7 @@ impl Change {
                 abort,
             } => (
                 OPCODE_ACQUIRE,
-                1 + u32::from(abort) | rtype(kind),
+                (1 + u32::from(abort)) | rtype(kind),
                 two(own, victim),
             ),
             Change::Release { key, kind } => {

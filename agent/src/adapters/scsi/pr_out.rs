@@ -135,7 +135,9 @@ impl Parameters {
             let rule = "one list names at most 64";
             return Err(fields.wrong("number of TransportIDs", count as u64, rule));
         }
-        let bad = |id: &&Vec<u8>| id.len() % 4 != 0 || !(24..=TRANSPORT_ID_MAX).contains(&id.len());
+        let bad = |id: &&Vec<u8>| {
+            !id.len().is_multiple_of(4) || !(24..=TRANSPORT_ID_MAX).contains(&id.len())
+        };
         match self.transport_ids.iter().find(bad) {
             None => Ok(()),
             Some(id) => {
