@@ -262,6 +262,20 @@ fn a_disk_without_aptpl_is_used_only_by_permission() {
 }
 
 #[test]
+fn a_field_that_another_reason_refuses_is_not_taken_for_missing_aptpl() {
+    let (target, _a, _b) = pair();
+    let lax = Options {
+        accept_volatile: true,
+    };
+    let a = Side::scsi(&target, "a", lax);
+    a.survey();
+    target.with(|disk| disk.refusals.extend([(5, 0x26, 0)]));
+    let answer = a.send(0, PrCommand::Register { old: 0, new: 1 });
+    assert!(matches!(&answer, Err(PrError::Illegal(why)) if why.contains("PARAMETER LIST")));
+    target.with(|disk| assert!(disk.keys.is_empty(), "not registered without APTPL"));
+}
+
+#[test]
 fn another_refusal_of_a_registration_is_not_taken_for_missing_aptpl() {
     let (target, _a, _b) = pair();
     let lax = Options {

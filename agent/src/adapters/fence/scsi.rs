@@ -29,8 +29,8 @@ pub(super) struct ScsiPath {
 /// A command that ended, but not well.
 struct Refused {
     error: PrError,
-    /// The target doesn't take the parameter list: how one without APTPL answers.
-    parameters: bool,
+    /// The target doesn't take a field: how one without APTPL answers.
+    field: bool,
 }
 
 impl ScsiPath {
@@ -50,7 +50,7 @@ impl ScsiPath {
         Ok(inquiry::identities(&designators))
     }
 
-    /// What the disk can. One without REPORT CAPABILITIES (SPC-2 has none) is asked for nothing more.
+    /// What the disk can.
     pub(super) fn examine(&mut self, timeout: Duration) -> Result<Examination, Failed> {
         let cdb = |room: u16| pr_in::Action::ReportCapabilities.cdb(room).to_vec();
         let can = self.read(cdb, Capabilities::decode, timeout)?;
@@ -123,11 +123,11 @@ impl ScsiPath {
             Ok(()) => return Ok(PrReply::Good),
             Err(refused) => refused,
         };
-        if !refused.parameters || self.volatile {
+        if !refused.field || self.volatile || self.keeps_registrations(timeout)? {
             return Err(refused.error.into());
         }
         if !self.options.accept_volatile {
-            let why = "the disk refuses to keep registrations through power loss (APTPL); use disks that can, or set \
+            let why = "the disk can't keep registrations through power loss (APTPL); use disks that can, or set \
                        accept_volatile_reservations, which needs a working watchdog";
             return Err(PrError::Illegal(why.to_owned()).into());
         }
@@ -138,6 +138,19 @@ impl ScsiPath {
                 Ok(PrReply::Good)
             }
             Err(refused) => Err(refused.error.into()),
+        }
+    }
+
+    /// Whether the disk says that it has APTPL: then a refused field was another one.
+    fn keeps_registrations(&mut self, timeout: Duration) -> Result<bool, Failed> {
+        match self.examine(timeout) {
+            Ok(can) => Ok(can.persist),
+            // REPORT CAPABILITIES is younger than APTPL's optional place: one without it is taken at its refusal.
+            Err(Failed {
+                error: PrError::Illegal(_),
+                ..
+            }) => Ok(false),
+            Err(failed) => Err(failed),
         }
     }
 
@@ -191,7 +204,7 @@ fn check(end: &ScsiEnd) -> Result<(), Refused> {
     let plain = |error| {
         Err(Refused {
             error,
-            parameters: false,
+            field: false,
         })
     };
     match end.status {
@@ -242,7 +255,7 @@ fn check_sense(sense: &Sense) -> Result<(), Refused> {
     };
     Err(Refused {
         error,
-        parameters: sense.refuses_parameters() && !sense.deferred,
+        field: sense.refuses_a_field() && !sense.deferred,
     })
 }
 

@@ -16,6 +16,8 @@ pub mod pr_out;
 pub mod sense;
 
 #[cfg(test)]
+mod captured;
+#[cfg(test)]
 mod fuzz;
 
 /// Type of a persistent reservation (SPC-4 6.15.3.4).

@@ -226,9 +226,10 @@ impl Sense {
         })
     }
 
-    /// The parameter list, or the bit in it, isn't known to the target: how one without APTPL refuses that bit.
-    pub fn refuses_parameters(&self) -> bool {
-        self.key == SenseKey::IllegalRequest && self.asc == 0x26 && self.ascq == 0
+    /// A field isn't taken: how a target without APTPL refuses that bit. By the standard as one of the parameter list
+    /// (SPC-4 6.16.3); `tgtd` says that it was one of the command.
+    pub fn refuses_a_field(&self) -> bool {
+        self.key == SenseKey::IllegalRequest && matches!((self.asc, self.ascq), (0x24 | 0x26, 0))
     }
 }
 
