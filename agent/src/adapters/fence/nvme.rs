@@ -113,18 +113,16 @@ impl NvmePath {
         let change = match command {
             PrCommand::ReadKeys => return self.keys(timeout),
             PrCommand::ReadReservation => return self.reservation(timeout),
-            PrCommand::Register { old, new } => {
-                let persist = self.persist(timeout)?;
-                match (old, new) {
-                    (_, 0) => Change::Unregister { old: Some(old) },
-                    (0, new) => Change::Register { new, persist },
-                    (old, new) => Change::Replace {
-                        old: Some(old),
-                        new,
-                        persist,
-                    },
-                }
-            }
+            PrCommand::Register { old, new: 0 } => Change::Unregister { old: Some(old) },
+            PrCommand::Register { old: 0, new } => Change::Register {
+                new,
+                persist: self.persist(timeout)?,
+            },
+            PrCommand::Register { old, new } => Change::Replace {
+                old: Some(old),
+                new,
+                persist: self.persist(timeout)?,
+            },
             PrCommand::RegisterIgnore { new } => return self.register_ignore(new, timeout),
             PrCommand::Reserve { key } => Change::Acquire { key, kind: TYPE },
             PrCommand::Preempt { own, victim } => Change::Preempt {

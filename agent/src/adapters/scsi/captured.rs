@@ -1,4 +1,4 @@
-//! What a target that others wrote answers: `tgtd` 1.0.85, recorded over iSCSI by `agent/tests/fence/real_target.rs`
+//! What targets that others wrote answer: `tgtd` 1.0.85 and `istgt` 0.4 (where it is named), recorded over iSCSI by `agent/tests/fence/real_target.rs`
 //! (run it with `--nocapture` to see them).
 
 use super::ReservationType;
@@ -44,6 +44,9 @@ fn capabilities_without_aptpl() {
     assert!(!can.persist_capable && !can.other_initiators && !can.all_target_ports);
     assert!(can.has_type(ReservationType::WriteExclusiveRegistrantsOnly));
     assert_eq!(can.encode().to_vec(), bytes);
+    // istgt, which doesn't say which types it has.
+    let can = Capabilities::decode(&unhex("00080c0000000000")).expect("valid");
+    assert!(can.other_initiators && can.all_target_ports && can.types.is_none());
 }
 
 #[test]
@@ -58,6 +61,9 @@ fn sense_data() {
     );
     // REGISTER with APTPL, and PREEMPT AND ABORT, neither of which it has.
     let refused = of("700005000000000a00000000240000000000");
+    assert!(refused.refuses_a_field());
+    // istgt, the same: VALID is set beside the response code.
+    let refused = of("f00005000000000a00000000260000000000");
     assert!(refused.refuses_a_field());
 }
 
