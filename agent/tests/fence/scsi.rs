@@ -228,12 +228,22 @@ fn keys_survive_a_power_cycle_and_the_owner_goes_on() {
         to: mine.rolled(),
     };
     assert_eq!(a.run(roll), DiskOutcome::Rolled { paths_failed: 0 });
-    // Unregistering asks for APTPL as well, or what is left would be volatile from then on.
-    let leave = DiskWork::Leave {
-        holder: mine.rolled(),
-    };
-    assert_eq!(a.run(leave), DiskOutcome::Left);
-    target.with(|disk| assert!(disk.aptpl));
+}
+
+#[test]
+fn who_unregisters_makes_nobodys_registration_volatile() {
+    let (target, a, b) = pair();
+    a.take(key(Node::A, 1, 0));
+    let theirs = key(Node::B, 2, 0);
+    b.run(DiskWork::Answer { key: theirs });
+    assert_eq!(b.run(DiskWork::Leave { holder: theirs }), DiskOutcome::Left);
+    target.with(|disk| {
+        assert!(disk.keys.keys().all(|(of, _)| *of == "a"));
+        assert!(
+            disk.aptpl,
+            "the bit of the last registration counts for all"
+        );
+    });
 }
 
 #[test]

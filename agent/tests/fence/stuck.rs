@@ -68,6 +68,24 @@ fn no_command_overtakes_an_earlier_one_of_its_path() {
     });
 }
 
+#[test]
+fn callers_of_one_path_take_turns() {
+    let target = Target::new(NAA);
+    let side = Side::scsi(&target, "a", STRICT);
+    side.survey();
+    let calls = || {
+        for _ in 0..50 {
+            side.send(0, PrCommand::ReadKeys).expect("a turn");
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(calls);
+        }
+    });
+    target.with(|disk| assert!(disk.log.len() >= 200));
+}
+
 /// Little patience with the stuck path, all of it with the other: a slow machine fails no test.
 struct Unequal<'f>(&'f RealFence);
 

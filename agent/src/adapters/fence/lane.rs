@@ -14,6 +14,7 @@ use crate::adapters::identity::Identity;
 use crate::adapters::ports::{Node, Opener, Port};
 use crate::realtime;
 use failover_core::pr::{PrCommand, PrError, PrReply};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ struct Job {
     ticket: u64,
     ask: Ask,
     timeout: Duration,
+    /// Room for one: answering waits for nobody, and who gave up hears nothing.
+    answer: SyncSender<Result<Told, PrError>>,
 }
 
 struct State {
@@ -51,7 +54,6 @@ struct State {
     job: Option<Job>,
     /// The thread is at work.
     running: bool,
-    answer: Option<(u64, Result<Told, PrError>)>,
     thread: bool,
     closing: bool,
 }
@@ -82,7 +84,6 @@ impl Lane {
             tickets: 0,
             job: None,
             running: false,
-            answer: None,
             thread: false,
             closing: false,
         };
@@ -134,34 +135,38 @@ impl Lane {
         }
         state.tickets += 1;
         let ticket = state.tickets;
+        let (answer, answers) = sync_channel(1);
         state.job = Some(Job {
             ticket,
             ask,
             timeout,
+            answer,
         });
+        drop(state);
         self.shared.changed.notify_all();
-        loop {
-            if let Some((_, answer)) = state.answer.take_if(|(of, _)| *of == ticket) {
-                return answer;
-            }
-            match self.shared.wait(state, until) {
-                Some(guard) => state = guard,
-                None => return self.too_late(ticket, deadline),
-            }
+        match answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(answer) => answer,
+            Err(_) => self.too_late(ticket, &answers, deadline),
         }
     }
 
     /// The deadline has passed; the answer may have come just now.
-    fn too_late(&self, ticket: u64, deadline: Duration) -> Result<Told, PrError> {
-        let mut state = self.shared.lock();
-        if let Some((_, answer)) = state.answer.take_if(|(of, _)| *of == ticket) {
-            return answer;
+    fn too_late(
+        &self,
+        ticket: u64,
+        answers: &Receiver<Result<Told, PrError>>,
+        deadline: Duration,
+    ) -> Result<Told, PrError> {
+        let withdrawn = self.shared.lock().job.take_if(|job| job.ticket == ticket);
+        if withdrawn.is_some() {
+            self.shared.changed.notify_all();
+            let why = "the path's thread had no turn; the command was not sent";
+            return Err(self.shared.failed(why, deadline));
         }
-        let why = match state.job.take_if(|job| job.ticket == ticket) {
-            Some(_) => "the path's thread had no turn; the command was not sent",
-            None => "no answer",
-        };
-        Err(self.shared.failed(why, deadline))
+        match answers.try_recv() {
+            Ok(answer) => answer,
+            Err(_) => Err(self.shared.failed("no answer", deadline)),
+        }
     }
 }
 
@@ -247,9 +252,9 @@ impl Shared {
                 Some(node) => self.run(&mut opened, node, &job),
                 None => Err(self.failed("the path is gone", Duration::ZERO)),
             };
+            let _ = job.answer.try_send(answer);
             state = self.lock();
             state.running = false;
-            state.answer = Some((job.ticket, answer));
             idle_until = Instant::now() + IDLE;
             self.changed.notify_all();
         }
