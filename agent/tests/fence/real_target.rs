@@ -1,9 +1,10 @@
 //! The daemon's fence on targets that others wrote: `tgtd` on loopback, started here, and any other that
 //! `FAILOVERD_TEST_ISCSI` names as `portal,target,lun` (a disk that nobody uses: its reservations are cleared).
 
-use crate::bench::{PATIENT, key, path, shared};
+use crate::bench::{NAA, PATIENT, key, path, shared};
 use crate::iscsi::{Exchange, Place, Session};
 use crate::ns::{isolated, skipped};
+use crate::scsi_target::Target;
 use failover_core::disk_work::{DiskOutcome, DiskWork, Survey};
 use failover_core::ids::{DiskId, Node as Controller, PathId};
 use failover_core::perform::perform_disk;
@@ -165,6 +166,81 @@ fn common(place: &Place) -> (Side, Side) {
     (a, b)
 }
 
+/// Deterministic random numbers (xorshift64).
+fn throw(state: &mut u64, limit: u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state % limit
+}
+
+/// Sends the same commands, few keys over four nexuses, to the target and to ours: what they answer and which keys and
+/// holder they show must be the same. It is how we know that ours keeps the rules as others read them.
+fn same_as_ours(place: &Place) {
+    let disk = Target::new(NAA);
+    disk.with(|disk| disk.knows_aptpl = false);
+    let names = ["a", "b"];
+    let ours = names.map(|name| crate::bench::Side::scsi(&disk, name, OPTIONS));
+    let theirs: [Side; 2] = pair(place).into();
+    let mut dice = 0x7a57;
+    let mut conflicts = 0;
+    for step in 0..3000 {
+        let (side, path) = (throw(&mut dice, 2) as usize, throw(&mut dice, 2) as u8);
+        let own = disk.with(|disk| disk.keys.get(&(names[side], path)).copied());
+        let (old, new) = (throw(&mut dice, 4), throw(&mut dice, 4));
+        let victim = 1 + throw(&mut dice, 3);
+        let command = match (throw(&mut dice, 16), own) {
+            (0..5, _) => PrCommand::Register { old, new },
+            // tgtd looks at no key of the commands below where it should answer with a conflict: only the right one.
+            (5..7, _) | (_, None) => PrCommand::RegisterIgnore { new: victim },
+            (7..10, Some(key)) => PrCommand::Reserve { key },
+            (10..12, Some(key)) => PrCommand::Release { key },
+            (12, Some(key)) => PrCommand::Clear { key },
+            // Nor does it take away the caller's own key, where that is the victim.
+            (_, Some(own)) if own != victim => PrCommand::Preempt { own, victim },
+            (_, Some(_)) => continue,
+        };
+        for command in [command, PrCommand::ReadKeys, PrCommand::ReadReservation] {
+            let mine = settled(|| ours[side].send(path, command));
+            let real = settled(|| theirs[side].send(path, command));
+            conflicts += usize::from(mine == Err(PrError::Conflict));
+            assert_eq!(
+                real, mine,
+                "step {step}, side {side}, path {path}, {command:?}"
+            );
+        }
+    }
+    assert!((100..8000).contains(&conflicts), "{conflicts} conflicts");
+    for side in &theirs {
+        for path in 0..2 {
+            settled(|| side.send(path, PrCommand::RegisterIgnore { new: 0 })).expect("left");
+        }
+    }
+}
+
+/// An answer without what targets may differ in: unit attentions, texts, the order of keys; and PRgeneration, which
+/// tgtd counts twice where a holder unregisters.
+fn settled(mut send: impl FnMut() -> Result<PrReply, PrError>) -> Result<PrReply, PrError> {
+    for _ in 0..32 {
+        return match send() {
+            Err(PrError::UnitAttention(_)) => continue,
+            Err(PrError::Illegal(_)) => Err(PrError::Illegal(String::new())),
+            Ok(PrReply::Keys { mut keys, .. }) => {
+                keys.sort_unstable();
+                let generation = 0;
+                Ok(PrReply::Keys { generation, keys })
+            }
+            Ok(PrReply::Reservation { holder, wero, .. }) => Ok(PrReply::Reservation {
+                generation: 0,
+                holder,
+                wero,
+            }),
+            other => other,
+        };
+    }
+    panic!("unit attentions without end");
+}
+
 /// Ended with the test, however that ends, and what it leaves behind removed.
 struct Ended(Child, String);
 
@@ -230,6 +306,7 @@ fn tgtd_on_loopback() {
             initiator: "iqn.2026-01.test.failoverd:looks".into(),
             session: 1,
         };
+        same_as_ours(&place);
         let (a, b) = common(&place);
         // It has neither APTPL nor PREEMPT AND ABORT: the one is refused and done without, the other is an error.
         assert_eq!(a.take(3, Controller::A), DiskOutcome::Taken);
