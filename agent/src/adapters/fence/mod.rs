@@ -111,7 +111,9 @@ impl RealFence {
             options,
             disks: disks.iter().map(disk).collect(),
         };
-        fence.refresh(disks);
+        for left_out in fence.refresh(disks) {
+            tracing::warn!("{left_out}");
+        }
         fence
     }
 
