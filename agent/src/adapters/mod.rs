@@ -4,7 +4,7 @@
 //!   control thread ── lease (nftables) ── watchdog ── clock
 //!   work lanes     ── vips (rtnetlink, packet socket) ── mount_pools ── services (systemd, exec hooks)
 //!                  ── fence (SG_IO, NVMe pass-through), on the disks that disk_paths finds
-//!   own threads    ── link_watch (carrier of the interfaces), one for each path of a disk
+//!   own threads    ── link_watch (carrier of the interfaces), hotplug (disks), one for each path of a disk
 //! ```
 //!
 //! Every call states a goal, can be repeated, and says whether it changed anything. None decides.
@@ -16,6 +16,7 @@ pub mod disk_paths;
 pub mod fence;
 pub mod fields;
 pub mod hooks;
+pub mod hotplug;
 pub mod identity;
 pub mod lease;
 pub mod lease_thread;
