@@ -1,6 +1,7 @@
 //! The real adapters that a configuration asks for.
 
 use crate::adapters::clock::BootClock;
+use crate::adapters::disk_paths::Roots;
 use crate::adapters::hooks::{ExecServices, Hook};
 use crate::adapters::lease::{self, Form, NftLease, Protection};
 use crate::adapters::lease_thread::LeaseThread;
@@ -10,8 +11,9 @@ use crate::adapters::services::ServiceList;
 use crate::adapters::systemd::SystemdServices;
 use crate::adapters::vips::{KernelVips, Vip};
 use crate::adapters::watchdog::{DeviceWatchdog, NoWatchdog};
-use crate::config::{Config, MountConfig, ServicesConfig, VipConfig};
+use crate::config::{Config, ConfigErrors, MountConfig, ServicesConfig, VipConfig};
 use crate::daemon::{DaemonAdapters, Reconfigure};
+use crate::disks;
 use crate::realtime;
 use failover_core::action::HaltReason;
 use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Watchdog};
@@ -120,7 +122,17 @@ fn is_leased(config: &Config) -> bool {
 }
 
 /// What this machine can and can't do for a configuration, one sentence each. Looks, changes nothing that stays.
-pub fn look_at_machine(config: &Config) -> Vec<String> {
+///
+/// # Errors
+/// Disks of the configuration that can't be used here.
+pub fn look_at_machine(config: &Config, roots: &Roots) -> Result<Vec<String>, ConfigErrors> {
+    let (choice, inventory) = disks::find(config, roots)?;
+    let mut found = disks::describe(&choice, &inventory);
+    found.extend(look_at_network(config));
+    Ok(found)
+}
+
+fn look_at_network(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     if !is_leased(config) {
         return found;

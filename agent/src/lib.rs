@@ -15,6 +15,7 @@ mod backoffice;
 pub mod config;
 mod control;
 pub mod daemon;
+pub mod disks;
 mod history;
 mod inbox;
 mod instance;

@@ -1,26 +1,19 @@
 //! failoverd: the daemon.
 
 use clap::{Args, Parser, Subcommand};
-use failover_core::adapters::Fence;
-use failover_core::ids::{DiskId, PathId};
-use failover_core::pr::{PrCommand, PrError, PrReply};
+use failoverd::adapters::disk_paths::Roots;
 use failoverd::assemble;
 use failoverd::config::{Config, default_text, explain};
 use failoverd::daemon::{self, Exit};
+use failoverd::disks::SharedDisks;
 use failoverd::pair_key::PairKey;
 use std::error::Error;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-
-/// Why a configuration with shared disks is refused.
-const NO_DISKS: &str = "`disks` names shared disks, and this build has no adapter for reservations on real disks: \
-they can't be fenced, so nothing is started; remove `disks` and `links` to serve alone, or use a build that has it";
 
 const SIGNALS: &str = "\
 Signals:
@@ -107,15 +100,12 @@ fn new_key(file: &Path) -> Result<(), Box<dyn Error>> {
 fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = Config::load(file)?;
     print!("{}", explain(&config));
-    let found = assemble::look_at_machine(&config);
+    let found = assemble::look_at_machine(&config, &Roots::default())?;
     if !found.is_empty() {
         println!("on this machine:");
     }
     for sentence in found {
         println!("  - {sentence}");
-    }
-    if !config.disks.is_empty() {
-        return Err(format!("{}: {NO_DISKS}", file.display()).into());
     }
     Ok(())
 }
@@ -123,10 +113,8 @@ fn check(file: &Path) -> Result<(), Box<dyn Error>> {
 fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     log_to_the_right_place();
     let config = Config::load(file)?;
-    if !config.disks.is_empty() {
-        return Err(format!("{}: {NO_DISKS}", file.display()).into());
-    }
-    let (adapters, watchdog) = assemble::real(&config, Arc::new(NoDisks))?;
+    let disks = SharedDisks::open(&config)?;
+    let (adapters, watchdog) = assemble::real(&config, disks.fence.clone())?;
     match daemon::run(config, adapters)? {
         Exit::Stopped => watchdog.disarm(),
         // The successor takes it over, armed.
@@ -158,23 +146,4 @@ fn under_journal() -> bool {
     };
     let found = nix::sys::stat::fstat(std::io::stderr().as_fd());
     found.is_ok_and(|found| stream == format!("{}:{}", found.st_dev, found.st_ino))
-}
-
-/// The shared disks of a controller that has none.
-struct NoDisks;
-
-impl Fence for NoDisks {
-    fn paths(&self, _disk: DiskId) -> u8 {
-        1
-    }
-
-    fn execute(
-        &self,
-        _disk: DiskId,
-        _path: PathId,
-        _command: PrCommand,
-        _deadline: Duration,
-    ) -> Result<PrReply, PrError> {
-        Err(PrError::Illegal(NO_DISKS.to_owned()))
-    }
 }

@@ -8,9 +8,9 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 /// A machine's `/sys` and `/proc`.
-struct Machine {
+pub struct Machine {
     folder: tempfile::TempDir,
-    mounts: String,
+    pub mounts: String,
     swaps: String,
     minor: u32,
 }
@@ -29,7 +29,7 @@ impl Machine {
         }
     }
 
-    fn write(&self, path: &str, content: &[u8]) {
+    pub fn write(&self, path: &str, content: &[u8]) {
         let path = self.folder.path().join("sys").join(path);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         fs::write(path, content).expect("written");
@@ -49,13 +49,13 @@ impl Machine {
         );
     }
 
-    fn partition(&self, disk: &str, name: &str, number: &str) {
+    pub fn partition(&self, disk: &str, name: &str, number: &str) {
         self.write(&format!("block/{disk}/{name}/partition"), b"1\n");
         self.write(&format!("block/{disk}/{name}/dev"), number.as_bytes());
     }
 
     /// A path to a SCSI disk whose unit has this NAA designator.
-    fn scsi(&mut self, name: &str, address: &str, naa: u64) {
+    pub fn scsi(&mut self, name: &str, address: &str, naa: u64) {
         self.block(name, 10);
         let device = format!("devices/{address}");
         self.write(&format!("{device}/type"), b"0\n");
@@ -77,7 +77,7 @@ impl Machine {
     }
 
     /// A volume over devices.
-    fn volume(&mut self, name: &str, alias: &str, number: &str, beneath: &[&str]) {
+    pub fn volume(&mut self, name: &str, alias: &str, number: &str, beneath: &[&str]) {
         self.block(name, 10);
         self.write(&format!("block/{name}/dev"), number.as_bytes());
         self.write(&format!("block/{name}/dm/name"), alias.as_bytes());
@@ -86,20 +86,30 @@ impl Machine {
         }
     }
 
-    fn scan(&self) -> Inventory {
+    /// Where its files are.
+    pub fn roots(&self) -> Roots {
         let root = |name: &str| -> PathBuf { self.folder.path().join(name) };
         fs::write(root("proc/self/mountinfo"), &self.mounts).expect("written");
         fs::write(root("proc/swaps"), &self.swaps).expect("written");
-        let roots = Roots {
+        Roots {
             sys: root("sys"),
             proc: root("proc"),
-        };
-        scan(&roots).expect("readable")
+        }
+    }
+
+    /// Takes a block device away.
+    pub fn unplug(&self, name: &str) {
+        let place = self.folder.path().join("sys/block").join(name);
+        fs::remove_dir_all(place).expect("was there");
+    }
+
+    fn scan(&self) -> Inventory {
+        scan(&self.roots()).expect("readable")
     }
 }
 
-const ONE: &str = "naa.5000c50000000001";
-const TWO: &str = "naa.5000c50000000002";
+pub const ONE: &str = "naa.5000c50000000001";
+pub const TWO: &str = "naa.5000c50000000002";
 
 fn wanted(entries: &[&str]) -> Vec<String> {
     entries.iter().map(|entry| (*entry).to_owned()).collect()
@@ -110,7 +120,7 @@ fn refusals(inventory: &Inventory, entries: &[&str]) -> Vec<Refusal> {
 }
 
 /// Two paths to disk one, one to disk two.
-fn shelf() -> Machine {
+pub fn shelf() -> Machine {
     let mut machine = Machine::new();
     machine.scsi("sdb", "3:0:0:0", 0x5000_c500_0000_0001);
     machine.scsi("sdc", "2:0:0:0", 0x5000_c500_0000_0001);

@@ -15,3 +15,4 @@ mod real_target;
 mod scsi;
 mod scsi_target;
 mod stuck;
+mod wiring;

@@ -152,6 +152,33 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// The entry of the configuration that it is about.
+    pub fn entry(&self) -> &str {
+        match self {
+            Refusal::NotAnIdentity(
+                IdentityError::DeviceName(entry) | IdentityError::Unknown(entry),
+            )
+            | Refusal::Pattern(entry)
+            | Refusal::DeviceMapper { entry, .. }
+            | Refusal::Boot { entry, .. }
+            | Refusal::Twice { second: entry, .. }
+            | Refusal::Clash { entry, .. }
+            | Refusal::BootUnknown { pattern: entry, .. } => entry,
+        }
+    }
+
+    /// What is wrong, and what to do about it.
+    pub fn problem_and_remedy(&self) -> (String, String) {
+        let text = self.to_string();
+        let text = text.strip_prefix("disks: ").unwrap_or(&text);
+        match text.split_once("; ") {
+            Some((problem, remedy)) => (problem.to_owned(), remedy.to_owned()),
+            None => (text.to_owned(), "correct the entry".to_owned()),
+        }
+    }
+}
+
 /// The configured disks as they are here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {

@@ -106,6 +106,15 @@ impl Lane {
         self.shared.lock().node.is_none()
     }
 
+    /// The path; `None` while it is gone.
+    pub(super) fn path(&self) -> Option<DiskPath> {
+        let node = self.shared.lock().node.clone()?;
+        Some(DiskPath {
+            node,
+            address: self.shared.address.clone(),
+        })
+    }
+
     pub(super) fn set_node(&self, node: Option<Node>) {
         self.shared.lock().node = node;
     }

@@ -162,6 +162,19 @@ impl RealFence {
         ))
     }
 
+    /// The shared disks and where their paths lead to now; paths that are gone are left out.
+    pub fn shared(&self) -> Vec<SharedDisk> {
+        let shared = |(id, disk): (&DiskId, &Disk)| {
+            let lanes = disk.lanes.read().unwrap_or_else(PoisonError::into_inner);
+            SharedDisk {
+                id: *id,
+                identity: (*disk.name).clone(),
+                paths: lanes.iter().filter_map(|lane| lane.path()).collect(),
+            }
+        };
+        self.disks.iter().map(shared).collect()
+    }
+
     /// What a disk can, asked over one path. Changes nothing.
     ///
     /// # Errors
