@@ -24,6 +24,7 @@ mod lanes;
 pub mod links;
 mod logger;
 pub mod pair_key;
+pub mod preflight;
 mod realtime;
 pub mod rpc;
 mod signals;

@@ -62,6 +62,16 @@ pub trait ScsiPort: Send {
         data: Data<'_>,
         timeout: Duration,
     ) -> Result<ScsiEnd, PortError>;
+
+    /// Resets the logical unit. The commands of every initiator in it are lost: only for a disk that nobody uses.
+    ///
+    /// # Errors
+    /// See [`PortError`]; also where the port has no such thing.
+    fn reset_unit(&mut self) -> Result<(), PortError> {
+        Err(PortError::Failed(
+            "this path can't be told to reset the unit".to_owned(),
+        ))
+    }
 }
 
 /// One path to an NVMe namespace.

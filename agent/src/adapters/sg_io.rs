@@ -21,6 +21,9 @@ use std::path::Path;
 use std::time::Duration;
 
 const SG_IO: libc::c_int = 0x2285;
+const SG_SCSI_RESET: libc::c_int = 0x2284;
+/// `SG_SCSI_RESET_DEVICE | SG_SCSI_RESET_NO_ESCALATE`: the unit, and never its target, bus or adapter instead.
+const RESET_UNIT: libc::c_int = 0x101;
 const INTERFACE: libc::c_int = b'S' as libc::c_int;
 const TO_DEVICE: libc::c_int = -2;
 const FROM_DEVICE: libc::c_int = -3;
@@ -66,6 +69,7 @@ const _: () = assert!(size_of::<Header>() == 88);
 /// The macro's functions are public: kept in here.
 mod request {
     nix::ioctl_readwrite_bad!(sg_io, super::SG_IO, super::Header);
+    nix::ioctl_readwrite_bad!(sg_scsi_reset, super::SG_SCSI_RESET, libc::c_int);
 }
 
 impl Header {
@@ -203,6 +207,17 @@ impl ScsiPort for SgPort {
             buffer.clear();
         }
         ended(&self.name, &header, &sense, buffer)
+    }
+
+    fn reset_unit(&mut self) -> Result<(), PortError> {
+        let mut what = RESET_UNIT;
+        // SAFETY: the pointer is to one int that lives through the call; the ioctl reads it and keeps nothing. The
+        // descriptor is open.
+        let done = unsafe { request::sg_scsi_reset(self.device.as_raw_fd(), &raw mut what) };
+        match done {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(errno_error("resetting", &self.name, &errno.into())),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod iscsi;
 mod ns;
 mod nvme;
 mod nvme_target;
+mod preflight;
 mod real_target;
 mod scsi;
 mod scsi_target;

@@ -23,6 +23,19 @@ pub enum Fault {
     Dead,
 }
 
+/// How a target fails its users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// A reset of the unit costs it its registrations.
+    ForgetsOnReset,
+    /// Whoever isn't registered may write all the same.
+    LetsStrangersWrite,
+    /// REGISTER doesn't look at the old key.
+    IgnoresOldKeys,
+    /// It has no PREEMPT AND ABORT.
+    NoAbort,
+}
+
 #[derive(Default)]
 pub struct State {
     pub keys: BTreeMap<Nexus, u64>,
@@ -40,6 +53,8 @@ pub struct State {
     pub naa: [u8; 8],
     /// Every command that was carried out: nexus, operation code, service action.
     pub log: Vec<(Nexus, u8, u8)>,
+    /// What it does wrong.
+    pub flaw: Option<Flaw>,
     /// Sense keys to answer instead, once each.
     pub refusals: VecDeque<(u8, u8, u8)>,
 }
@@ -133,6 +148,26 @@ impl ScsiPort for TargetPort {
             data: answer,
         })
     }
+
+    fn reset_unit(&mut self) -> Result<(), PortError> {
+        self.reset();
+        Ok(())
+    }
+}
+
+impl TargetPort {
+    fn reset(&self) {
+        self.target.with(|state| {
+            if state.flaw == Some(Flaw::ForgetsOnReset) {
+                state.keys.clear();
+                state.holder = None;
+            }
+            // BUS DEVICE RESET FUNCTION OCCURRED
+            for told in state.attentions.values_mut() {
+                told.push_back((0x29, 0x03));
+            }
+        });
+    }
 }
 
 type Answer = (u8, Vec<u8>, Vec<u8>);
@@ -180,7 +215,12 @@ impl State {
         self.log.push((nexus, cdb[0], cdb[1] & 0x1f));
         match cdb[0] {
             0x00 => good(Vec::new()),
-            0x2a => match self.holder.is_none() || self.keys.contains_key(&nexus) {
+            0x25 => good(vec![0, 0, 0xff, 0xff, 0, 0, 2, 0]),
+            0x28 => good(vec![0x5a; 512]),
+            0x2a => match self.holder.is_none()
+                || self.keys.contains_key(&nexus)
+                || self.flaw == Some(Flaw::LetsStrangersWrite)
+            {
                 true => {
                     self.in_flight.push(nexus);
                     good(Vec::new())
@@ -271,6 +311,7 @@ impl State {
             1 => self.reserve(nexus, kind),
             2 => self.release(nexus, kind),
             3 => self.clear(nexus),
+            5 if self.flaw == Some(Flaw::NoAbort) => check(5, 0x24, 0),
             4 | 5 => self.preempt(nexus, action_key, kind, action == 5),
             _ => check(5, 0x24, 0),
         }
@@ -288,6 +329,7 @@ impl State {
             return check(5, 0x26, 0);
         }
         let registered = self.keys.get(&nexus).copied().unwrap_or(0);
+        let ignore = ignore || self.flaw == Some(Flaw::IgnoresOldKeys);
         if !ignore && registered != key {
             return conflict();
         }
