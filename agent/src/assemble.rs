@@ -17,7 +17,7 @@ use crate::disks;
 use crate::realtime;
 use failover_core::action::HaltReason;
 use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Watchdog};
-use failover_core::ids::DiskId;
+use failover_core::ids::{DiskId, PoolId};
 use failover_core::time::Instant;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -177,6 +177,14 @@ fn pool(config: &MountConfig) -> MountPool {
         options: config.options.join(","),
         disks: config.disks.iter().map(|name| DiskId::of(name)).collect(),
     }
+}
+
+/// Names of the configured pools that are imported here, or may be.
+pub(crate) fn imported_pools(config: &Config) -> Result<Vec<String>, Failure> {
+    let pools = MountPools::new(config.pools.iter().map(pool).collect())?;
+    let imported = (0..).map(PoolId).zip(&config.pools);
+    let imported = imported.filter(|(id, _)| pools.imported(*id).unwrap_or(true));
+    Ok(imported.map(|(_, pool)| pool.name.clone()).collect())
 }
 
 fn services(config: &ServicesConfig, deadline_ms: u64) -> Result<ServiceList, Failure> {

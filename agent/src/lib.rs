@@ -12,10 +12,12 @@
 pub mod adapters;
 pub mod assemble;
 mod backoffice;
+pub mod clearing;
 pub mod config;
 mod control;
 pub mod daemon;
 pub mod disks;
+pub mod fence_commands;
 mod history;
 mod inbox;
 mod instance;

@@ -67,7 +67,7 @@ impl Machine {
         symlink(sys.join(device), sys.join(format!("block/{name}/device"))).expect("a link");
     }
 
-    fn nvme(&mut self, name: &str, controller: &str) {
+    pub fn nvme(&mut self, name: &str, controller: &str) {
         self.block(name, 10);
         self.write(&format!("devices/{controller}/serial"), b"S1\n");
         self.write(&format!("block/{name}/nsid"), b"1\n");

@@ -1,6 +1,7 @@
 //! Reservations on real disks, without the disks: the daemon's fence on targets that speak bytes.
 
 mod bench;
+mod commands;
 mod disk_paths;
 mod iscsi;
 #[path = "../adapters/ns.rs"]
