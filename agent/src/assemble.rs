@@ -2,6 +2,7 @@
 
 use crate::adapters::clock::BootClock;
 use crate::adapters::disk_paths::Roots;
+use crate::adapters::fence::RealFence;
 use crate::adapters::hooks::{ExecServices, Hook};
 use crate::adapters::lease::{self, Form, NftLease, Protection};
 use crate::adapters::lease_thread::LeaseThread;
@@ -71,9 +72,14 @@ impl Machine {
 /// Makes everything but the fence from the configuration; otherwise as [`around`].
 pub fn real(
     config: &Config,
-    fence: Arc<dyn Fence>,
+    fence: Arc<RealFence>,
 ) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
-    around(Machine::real(config, fence)?, config)
+    let (mut adapters, watchdog) = around(Machine::real(config, fence.clone())?, config)?;
+    adapters.paths = Some(Arc::new(move || {
+        let disks = fence.shared().into_iter();
+        disks.map(|disk| (disk.id, disk.path_names())).collect()
+    }));
+    Ok((adapters, watchdog))
 }
 
 /// Puts clock, virtual addresses, lease and watchdog around a machine. Touches the kernel's table for the lease and
@@ -112,6 +118,7 @@ pub fn around(machine: Machine, config: &Config) -> Result<(DaemonAdapters, Watc
         },
         reset: machine.reset,
         reconfigure: Some(reconfigure(shared, vips)),
+        paths: None,
     };
     Ok((adapters, watchdog))
 }

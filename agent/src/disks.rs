@@ -42,12 +42,7 @@ pub fn find(config: &Config, roots: &Roots) -> Result<(Choice, Inventory), Confi
 pub fn describe(choice: &Choice, inventory: &Inventory) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for disk in &choice.disks {
-        let paths: Vec<String> = disk
-            .paths
-            .iter()
-            .map(|path| format!("{} ({})", path.node.name, path.address))
-            .collect();
-        lines.push(match paths.as_slice() {
+        lines.push(match disk.path_names().as_slice() {
             [] => format!(
                 "shared disk {}: missing; it counts as unreachable",
                 disk.identity

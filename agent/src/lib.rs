@@ -23,6 +23,7 @@ mod inbox;
 mod instance;
 pub mod journal;
 mod lanes;
+mod ledger;
 pub mod links;
 mod logger;
 pub mod pair_key;

@@ -3,7 +3,7 @@
 use super::latency::{Latency, needed_timers};
 use super::raw::{RawPath, Written};
 use super::{Finding, Findings, Verdict};
-use crate::adapters::disk_paths::{DiskPath, SharedDisk};
+use crate::adapters::disk_paths::SharedDisk;
 use crate::adapters::fence::{Options, RealFence};
 use crate::adapters::ports::{Kind, Opener};
 use failover_core::adapters::Fence as _;
@@ -79,10 +79,9 @@ impl Trial {
         if reads.is_some() {
             self.judge_latency(slowest);
         }
-        let path = |path: &DiskPath| format!("{} ({})", path.node.name, path.address);
         Ok(Findings {
             disk: self.disk.identity.to_string(),
-            paths: self.disk.paths.iter().map(path).collect(),
+            paths: self.disk.path_names(),
             findings: self.findings,
             reads,
             rolls,

@@ -73,6 +73,14 @@ pub struct SharedDisk {
     pub paths: Vec<DiskPath>,
 }
 
+impl SharedDisk {
+    /// Its paths for people: `sdb (2:0:0:0)`.
+    pub fn path_names(&self) -> Vec<String> {
+        let name = |path: &DiskPath| format!("{} ({})", path.node.name, path.address);
+        self.paths.iter().map(name).collect()
+    }
+}
+
 /// Everything that was found.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
