@@ -27,7 +27,7 @@ pub struct FenceDisk {
     pub paths: Option<Vec<String>>,
     /// Who holds the reservation; null for nobody, and before the first look.
     pub holder: Option<FenceKey>,
-    /// Registered keys, each value once; null before the first look.
+    /// Registered keys, each value once; null before the first look. A standby looks at the arbiters alone.
     pub registrations: Option<Vec<FenceKey>>,
     /// Age of what `holder` and `registrations` say, milliseconds.
     pub age_ms: Option<u64>,

@@ -16,7 +16,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn new() -> Machine {
+    pub fn new() -> Machine {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["sys/block", "sys/devices", "proc/self"] {
             fs::create_dir_all(folder.path().join(name)).expect("a folder");

@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod daemons;
 mod disk_paths;
 mod iscsi;
 #[path = "../adapters/ns.rs"]
