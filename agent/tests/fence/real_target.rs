@@ -5,6 +5,7 @@ use crate::bench::{NAA, PATIENT, key, path, shared};
 use crate::iscsi::{Exchange, Place, Session};
 use crate::ns::{isolated, skipped};
 use crate::scsi_target::Target;
+use failover_core::config::Timing;
 use failover_core::disk_work::{DiskOutcome, DiskWork, Survey};
 use failover_core::ids::{DiskId, Node as Controller, PathId};
 use failover_core::perform::perform_disk;
@@ -13,6 +14,7 @@ use failoverd::adapters::fence::{Options, RealFence};
 use failoverd::adapters::identity::Identity;
 use failoverd::adapters::ports::{Data, Kind, Node, Opener, Port, PortError, ScsiPort};
 use failoverd::adapters::scsi::inquiry;
+use failoverd::preflight::{Trial, Verdict};
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -166,6 +168,31 @@ fn common(place: &Place) -> (Side, Side) {
     (a, b)
 }
 
+/// The check before use; the disk must be unused and has two paths. Parts that failed.
+fn checked(place: &Place) -> Vec<String> {
+    let place = |session| Place {
+        initiator: "iqn.2026-01.test.failoverd:checks".into(),
+        session,
+        ..place.clone()
+    };
+    let paths = Paths {
+        places: BTreeMap::from([("sda".into(), place(1)), ("sdb".into(), place(2))]),
+        log: Arc::default(),
+    };
+    let nodes = [
+        path(Kind::Scsi, "sda", "0:0"),
+        path(Kind::Scsi, "sdb", "1:0"),
+    ];
+    let disk = shared(identity(&place(3)).as_str(), &nodes);
+    let trial = Trial::new(Arc::new(paths), disk, OPTIONS, Timing::default());
+    let findings = trial.run().expect("checked");
+    println!("{}", findings.table());
+    let all = findings.findings.into_iter();
+    // How fast it is isn't the target's alone.
+    let failed = all.filter(|one| one.verdict == Verdict::Fail && one.check != "latency");
+    failed.map(|one| one.check).collect()
+}
+
 /// Deterministic random numbers (xorshift64).
 fn throw(state: &mut u64, limit: u64) -> u64 {
     *state ^= *state << 13;
@@ -308,6 +335,7 @@ fn tgtd_on_loopback() {
         };
         same_as_ours(&place);
         let (a, b) = common(&place);
+        assert_eq!(checked(&place), ["preempt and abort"]);
         // It has neither APTPL nor PREEMPT AND ABORT: the one is refused and done without, the other is an error.
         assert_eq!(a.take(3, Controller::A), DiskOutcome::Taken);
         match b.take(4, Controller::B) {
@@ -339,6 +367,7 @@ fn the_target_of_the_environment() {
         session: 1,
     };
     let (a, b) = common(&place);
+    assert_eq!(checked(&place), [""; 0]);
     assert_eq!(a.take(3, Controller::A), DiskOutcome::Taken);
     assert_eq!(b.take(4, Controller::B), DiskOutcome::Taken);
     let left = key(Controller::B, 4, 0);
