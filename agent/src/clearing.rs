@@ -44,8 +44,8 @@ pub struct Clearing<'a> {
     pub watched: &'a [SharedDisk],
     /// Disks to be cleared.
     pub targets: &'a [DiskId],
-    /// Members of the arbiter set.
-    pub arbiters: u8,
+    /// Members of the arbiter set; of the smallest one, where it may be one of several.
+    pub arbiters: usize,
     /// The pair's tag, to read its keys.
     pub pair: u16,
     /// How the keys are watched.
@@ -124,7 +124,7 @@ impl Clearing<'_> {
         }
         let unread = self.watched.len() - looks.len();
         // Whichever disks the arbiters are, a majority of them is among those that were read.
-        let most = usize::from(self.arbiters.saturating_sub(1) / 2);
+        let most = self.arbiters.saturating_sub(1) / 2;
         if unread > most {
             return Err(format!(
                 "{unread} of {} shared disks can't be read, at most {most} may be: whether somebody owns the others \

@@ -228,6 +228,14 @@ pub fn clear(
     }
     let _instance = claim(config)?;
     owns_nothing(config)?;
+    let stored = journal::smallest_arbiter_list(&config.paths.state_dir).map_err(|f| f.0)?;
+    let configured = usize::from(config.arbiters);
+    let configured = if config.disks.len() < configured {
+        1
+    } else {
+        configured
+    };
+    let arbiters = stored.unwrap_or(configured).min(configured);
     let options = Options {
         accept_volatile: config.accept_volatile,
     };
@@ -236,11 +244,7 @@ pub fn clear(
         fence: &fence,
         watched: &watched,
         targets: &targets,
-        arbiters: if config.disks.len() < 3 {
-            1
-        } else {
-            config.arbiters
-        },
+        arbiters,
         pair,
         pace,
     };

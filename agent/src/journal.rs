@@ -303,6 +303,18 @@ pub(crate) fn owned_in_this_boot(runtime_dir: &Path) -> Result<bool, Failure> {
     Ok(owner.is_some() || doubtful)
 }
 
+/// Members of the smallest arbiter list that the journal names; `None` where it names none. Changes nothing.
+pub(crate) fn smallest_arbiter_list(state_dir: &Path) -> Result<Option<usize>, Failure> {
+    let path = state_dir.join("journal");
+    let mut known = Restored::default();
+    if let Some(text) = read_bounded(&path)? {
+        replay(&text, &path, &mut known)?;
+    }
+    let lists = known.arbiters.map(|list| [list.disks, list.previous]);
+    let lengths = lists.into_iter().flatten().map(|list| list.len());
+    Ok(lengths.filter(|length| *length > 0).min())
+}
+
 fn this_boot() -> Result<String, Failure> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|boot| boot.trim().to_owned())

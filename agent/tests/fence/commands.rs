@@ -4,9 +4,10 @@ use crate::bench::{Device, Nodes, key};
 use crate::disk_paths::{Machine, ONE, TWO, shelf};
 use crate::scsi_target::{Fault, Target};
 use failover_api::HistoryRecord;
-use failover_core::action::OwnerRecord;
+use failover_core::action::{Entry, OwnerRecord};
 use failover_core::adapters::Journal as _;
-use failover_core::ids::{Epoch, Node};
+use failover_core::beat::ArbiterList;
+use failover_core::ids::{DiskId, Epoch, Node};
 use failoverd::clearing::{Cleared, Pace};
 use failoverd::config::Config;
 use failoverd::fence_commands::{CheckOrder, ClearOrder, Ground, check, clear};
@@ -285,4 +286,42 @@ fn a_running_daemons_disk_is_known_by_any_of_its_identities() {
     };
     let refused = check(&order, Some(&config), &place.ground()).expect_err("a daemon runs");
     assert!(refused.contains("another failoverd"), "{refused}");
+}
+
+/// As many disks may be unread as leave a majority of the smallest list that is known, whichever it names.
+#[test]
+fn the_journals_arbiters_count_where_they_are_fewer() {
+    let mut place = Place::new();
+    let three = Target::new([0x50, 0, 0xc5, 0, 0, 0, 0, 3]);
+    place
+        .nodes
+        .plug("sde", Device::Scsi(three.clone(), ("a", 0)));
+    place.machine.scsi("sde", "2:0:2:0", 0x5000_c500_0000_0003);
+    let mut config = place.config();
+    config.disks.push("naa.5000c50000000003".to_owned());
+    three.fault(("a", 0), Some(Fault::Dead));
+    place.owned_by_b(&place.one);
+    let order = ClearOrder {
+        disk: Some(ONE.to_owned()),
+        confirmed: Some(ONE.to_owned()),
+    };
+    std::fs::create_dir_all(place.path("state")).expect("a folder");
+    std::fs::create_dir_all(place.path("run")).expect("a folder");
+    let (journal, _) = FileJournal::open(&place.path("state"), &place.path("run")).expect("opens");
+    let list = ArbiterList {
+        version: 1,
+        disks: vec![DiskId(1)],
+        previous: Vec::new(),
+    };
+    journal.record(&Entry::Arbiters(list)).expect("written");
+    let refused = clear(&order, &config, &place.ground(), QUICK).expect_err("one is unread");
+    assert!(refused.contains("at most 0 may be"), "{refused}");
+    let list = ArbiterList {
+        version: 2,
+        disks: vec![DiskId(1), DiskId(2), DiskId(3)],
+        previous: Vec::new(),
+    };
+    journal.record(&Entry::Arbiters(list)).expect("written");
+    let cleared = clear(&order, &config, &place.ground(), QUICK).expect("two of three were read");
+    assert_eq!(cleared.len(), 1);
 }
