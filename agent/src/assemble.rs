@@ -1,6 +1,8 @@
 //! The real adapters that a configuration asks for.
 
 use crate::adapters::clock::BootClock;
+use crate::adapters::disk_paths::Roots;
+use crate::adapters::fence::RealFence;
 use crate::adapters::hooks::{ExecServices, Hook};
 use crate::adapters::lease::{self, Form, NftLease, Protection};
 use crate::adapters::lease_thread::LeaseThread;
@@ -10,12 +12,13 @@ use crate::adapters::services::ServiceList;
 use crate::adapters::systemd::SystemdServices;
 use crate::adapters::vips::{KernelVips, Vip};
 use crate::adapters::watchdog::{DeviceWatchdog, NoWatchdog};
-use crate::config::{Config, MountConfig, ServicesConfig, VipConfig};
+use crate::config::{Config, ConfigErrors, MountConfig, ServicesConfig, VipConfig};
 use crate::daemon::{DaemonAdapters, Reconfigure};
+use crate::disks;
 use crate::realtime;
 use failover_core::action::HaltReason;
 use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Watchdog};
-use failover_core::ids::DiskId;
+use failover_core::ids::{DiskId, PoolId};
 use failover_core::time::Instant;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,9 +72,14 @@ impl Machine {
 /// Makes everything but the fence from the configuration; otherwise as [`around`].
 pub fn real(
     config: &Config,
-    fence: Arc<dyn Fence>,
+    fence: Arc<RealFence>,
 ) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
-    around(Machine::real(config, fence)?, config)
+    let (mut adapters, watchdog) = around(Machine::real(config, fence.clone())?, config)?;
+    adapters.paths = Some(Arc::new(move || {
+        let disks = fence.shared().into_iter();
+        disks.map(|disk| (disk.id, disk.path_names())).collect()
+    }));
+    Ok((adapters, watchdog))
 }
 
 /// Puts clock, virtual addresses, lease and watchdog around a machine. Touches the kernel's table for the lease and
@@ -110,6 +118,7 @@ pub fn around(machine: Machine, config: &Config) -> Result<(DaemonAdapters, Watc
         },
         reset: machine.reset,
         reconfigure: Some(reconfigure(shared, vips)),
+        paths: None,
     };
     Ok((adapters, watchdog))
 }
@@ -120,7 +129,17 @@ fn is_leased(config: &Config) -> bool {
 }
 
 /// What this machine can and can't do for a configuration, one sentence each. Looks, changes nothing that stays.
-pub fn look_at_machine(config: &Config) -> Vec<String> {
+///
+/// # Errors
+/// Disks of the configuration that can't be used here.
+pub fn look_at_machine(config: &Config, roots: &Roots) -> Result<Vec<String>, ConfigErrors> {
+    let (choice, inventory) = disks::find(config, roots)?;
+    let mut found = disks::describe(&choice, &inventory);
+    found.extend(look_at_network(config));
+    Ok(found)
+}
+
+fn look_at_network(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     if !is_leased(config) {
         return found;
@@ -165,6 +184,14 @@ fn pool(config: &MountConfig) -> MountPool {
         options: config.options.join(","),
         disks: config.disks.iter().map(|name| DiskId::of(name)).collect(),
     }
+}
+
+/// Names of the configured pools that are imported here, or may be.
+pub(crate) fn imported_pools(config: &Config) -> Result<Vec<String>, Failure> {
+    let pools = MountPools::new(config.pools.iter().map(pool).collect())?;
+    let imported = (0..).map(PoolId).zip(&config.pools);
+    let imported = imported.filter(|(id, _)| pools.imported(*id).unwrap_or(true));
+    Ok(imported.map(|(_, pool)| pool.name.clone()).collect())
 }
 
 fn services(config: &ServicesConfig, deadline_ms: u64) -> Result<ServiceList, Failure> {

@@ -7,12 +7,20 @@
 //! ```
 
 use crate::config::{Config, LinkConfig};
+use crate::daemon::PathsOf;
 use crate::history::Past;
 use crate::inbox::{Inbox, Input};
+use crate::ledger::{Entry, Ledger};
+use crate::pair_key::PairKey;
+use crate::preflight::{Kept, read_kept};
 use crate::rpc::{Backend, Hub};
-use failover_api::{HistoryRecord, StateReport};
+use failover_api::{
+    DiskReport, FenceCheck, FenceDisk, FenceKey, FenceStatus, HistoryRecord, StateReport,
+};
 use failover_core::action::Refusal;
 use failover_core::event::Command;
+use failover_core::ids::DiskId;
+use failover_core::key::Key;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +33,14 @@ const YOUNG: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_millis(50);
 /// EBUSY.
 const BUSY: i32 = 16;
+
+/// What is known of the reservations, beside the core's report.
+pub(crate) struct Fencing {
+    /// What the daemon's work showed.
+    pub(crate) ledger: Arc<Ledger>,
+    /// Paths of the disks, where they are real.
+    pub(crate) paths: Option<PathsOf>,
+}
 
 /// A report and the generation of the state that it shows.
 pub(crate) struct Stamped {
@@ -40,6 +56,7 @@ pub(crate) struct Backoffice {
     hub: Arc<Hub>,
     inbox: Inbox,
     past: Past,
+    fencing: Fencing,
 }
 
 struct Cached {
@@ -55,6 +72,7 @@ impl Backoffice {
         hub: Arc<Hub>,
         inbox: Inbox,
         past: Past,
+        fencing: Fencing,
     ) -> Backoffice {
         let first = complete(first, &config);
         Backoffice {
@@ -68,6 +86,7 @@ impl Backoffice {
             hub,
             inbox,
             past,
+            fencing,
         }
     }
 
@@ -148,6 +167,28 @@ impl Backend for Backoffice {
         virtual_ips(&self.config())
     }
 
+    fn fence(&self) -> FenceStatus {
+        let (report, config) = (self.report(), self.config());
+        let paths = self.fencing.paths.as_ref().map(|paths| paths());
+        let pair = config.pair_key.as_ref().map_or(0, PairKey::tag);
+        let mut checks = read_kept(&config.paths.state_dir);
+        let disk = |disk: &DiskReport| {
+            let id = DiskId::of(&disk.disk);
+            let entry = self.fencing.ledger.entry(id);
+            let paths = paths.as_ref().map(|all| all.get(&id).cloned());
+            FenceDisk {
+                paths: paths.map(Option::unwrap_or_default),
+                check: checks.remove(&disk.disk).map(check),
+                ..fence_disk(disk, entry, pair)
+            }
+        };
+        FenceStatus {
+            node: report.node,
+            disks: report.disks.clone(),
+            disk_list: report.disk_list.iter().map(disk).collect(),
+        }
+    }
+
     fn command(&self, command: Command) -> oneshot::Receiver<Result<(), Refusal>> {
         let (answer, answered) = oneshot::channel();
         let input = Input::Command { command, answer };
@@ -161,6 +202,47 @@ impl Backend for Backoffice {
             reason: "too many requests wait for the control thread; try again".to_owned(),
         }));
         answered
+    }
+}
+
+/// What the report and the daemon's own work say of a disk.
+fn fence_disk(disk: &DiskReport, entry: Entry, pair: u16) -> FenceDisk {
+    let micros = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let (survey, asked) = entry.seen.unzip();
+    let keys = survey.as_ref().map(|survey| &survey.keys);
+    let holder = survey.as_ref().and_then(|survey| survey.holder);
+    FenceDisk {
+        disk: disk.disk.clone(),
+        arbiter: disk.arbiter,
+        owner: disk.owner.clone(),
+        paths: None,
+        holder: holder.map(|bits| fence_key(bits, pair)),
+        registrations: keys.map(|keys| keys.iter().map(|bits| fence_key(*bits, pair)).collect()),
+        age_ms: asked.map(|asked| micros(asked.elapsed()) / 1000),
+        look_us: entry.look.map(micros),
+        roll_us: entry.roll.map(micros),
+        failure: entry.failure,
+        check: None,
+    }
+}
+
+fn fence_key(bits: u64, pair: u16) -> FenceKey {
+    let known = Key::from_bits(bits, pair);
+    FenceKey {
+        key: format!("{bits:016x}"),
+        node: known.map(|key| key.node),
+        phase: known.map(|key| key.phase.word().to_owned()),
+        epoch: known.map(|key| key.epoch.0),
+    }
+}
+
+fn check(kept: Kept) -> FenceCheck {
+    FenceCheck {
+        wall_ms: Some(kept.wall_ms),
+        passed: kept.passed,
+        failed: kept.failed,
+        read_p999_us: kept.read_p999_us,
+        roll_p999_us: kept.roll_p999_us,
     }
 }
 

@@ -21,6 +21,7 @@ pub use raw::{
 };
 pub use reference::{default_text, reference_markdown};
 
+use crate::adapters::identity::Identity;
 use crate::pair_key::PairKey;
 use failover_core::config::{CoreConfig, DiskConfig, PoolConfig, Timing};
 use failover_core::ids::{DiskId, Node, PoolId};
@@ -50,8 +51,12 @@ pub struct Config {
     pub pair_key: Option<PairKey>,
     /// Heartbeat links; none means `SINGLE`.
     pub links: Vec<LinkConfig>,
-    /// Identities of the shared disks.
+    /// Identities of the shared disks, each in its one written form, so that both controllers digest the same text.
     pub disks: Vec<String>,
+    /// Line of the key `disks`.
+    disks_line: Option<usize>,
+    /// Disks that can't keep registrations through power loss are used without.
+    pub accept_volatile: bool,
     /// Number of arbiter disks wanted.
     pub arbiters: u8,
     /// Pools, in the order in which both controllers name them.
@@ -162,9 +167,11 @@ impl Config {
             node: raw.node,
             pair_key,
             links: raw.links,
-            disks: raw.disks,
+            disks: raw.disks.iter().map(|text| canonical(text)).collect(),
+            disks_line: locator.line_of("disks"),
+            accept_volatile: raw.accept_volatile_reservations,
             arbiters: raw.arbiters,
-            pools: raw.pools,
+            pools: raw.pools.into_iter().map(canonical_pool).collect(),
             vips: raw.vips,
             critical_interfaces: raw.critical_interfaces,
             services: raw.services,
@@ -179,6 +186,18 @@ impl Config {
     /// Provisioned as a member of a pair.
     pub fn has_peer(&self) -> bool {
         !self.links.is_empty()
+    }
+
+    /// A mistake in an entry of `disks` that only this machine's devices show.
+    pub fn disk_error(&self, entry: &str, problem: &str, remedy: &str) -> ConfigError {
+        let index = self.disks.iter().position(|disk| disk == entry);
+        ConfigError {
+            file: self.file.clone(),
+            line: self.disks_line,
+            key: index.map_or_else(|| "disks".to_owned(), |index| format!("disks[{index}]")),
+            problem: problem.to_owned(),
+            remedy: remedy.to_owned(),
+        }
     }
 
     /// What the core must know of it.
@@ -209,6 +228,17 @@ impl Config {
             timing: self.timing.clone(),
         }
     }
+}
+
+/// The one written form of an identity; a text that is none is left as it is, and refused where real disks are looked
+/// for. Pretended shelves have names of their own.
+fn canonical(text: &str) -> String {
+    Identity::parse(text).map_or_else(|_| text.to_owned(), |known| known.as_str().to_owned())
+}
+
+fn canonical_pool(mut pool: MountConfig) -> MountConfig {
+    pool.disks = pool.disks.iter().map(|text| canonical(text)).collect();
+    pool
 }
 
 fn syntax_error(file: &Path, locator: &Locator, error: &toml::de::Error) -> ConfigErrors {
@@ -338,10 +368,20 @@ impl Check<'_> {
             if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
                 let problem = format!("{name:?} can't be a disk's identity");
                 self.refuse(&key, problem, "use its WWN, EUI or NGUID");
-            } else if let Some(before) = seen.insert(DiskId::of(name), name) {
-                let problem = format!("{name:?} has the digest of {before:?}");
-                self.refuse(&key, problem, "name each disk once; rename one of the two");
+            } else if let Some(before) = seen.insert(DiskId::of(&canonical(name)), name) {
+                let problem = match canonical(name) == canonical(before) {
+                    true => format!("{name:?} is the same disk as {before:?}"),
+                    false => format!("{name:?} has the digest of {before:?}"),
+                };
+                self.refuse(&key, problem, "name each disk once");
             }
+        }
+        if raw.accept_volatile_reservations && raw.watchdog.is_none() {
+            let problem = "true, though there is no watchdog: after a power loss of the shelf nothing but a reset keeps \
+                           a standing old owner from writing to disks without reservations";
+            let remedy = "configure a watchdog whose timeout is shorter than the shelf takes to come back, or leave \
+                          this false";
+            self.refuse("accept_volatile_reservations", problem, remedy);
         }
     }
 
@@ -365,7 +405,8 @@ impl Check<'_> {
                 self.refuse(&key("fstype"), "empty", remedy);
             }
             for (place, disk) in pool.disks.iter().enumerate() {
-                if !raw.disks.contains(disk) {
+                let known = |text: &String| canonical(text) == canonical(disk);
+                if !raw.disks.iter().any(known) {
                     let problem = format!("{disk:?} isn't one of the shared disks");
                     let key = key(&format!("disks[{place}]"));
                     self.refuse(&key, problem, "name it in `disks` too");

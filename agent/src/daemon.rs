@@ -7,7 +7,7 @@
 //! ```
 
 use crate::adapters::link_watch::{LinkChange, LinkWatch};
-use crate::backoffice::Backoffice;
+use crate::backoffice::{Backoffice, Fencing};
 use crate::config::{self, Config, ConfigErrors};
 use crate::control::{Control, Parts};
 use crate::history::Past;
@@ -15,6 +15,7 @@ use crate::inbox::{self, Inbox, Input};
 use crate::instance::Instance;
 use crate::journal::FileJournal;
 use crate::lanes::{Lanes, Tools};
+use crate::ledger::Ledger;
 use crate::links::{Inspector, LinkCounters, Links};
 use crate::logger::{self, Log};
 use crate::rpc::{self, Backend, Hub, Limits, Socket};
@@ -23,7 +24,7 @@ use failover_api::Severity;
 use failover_core::action::HaltReason;
 use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Vips, Watchdog};
 use failover_core::controller::Controller;
-use failover_core::ids::LinkId;
+use failover_core::ids::{DiskId, LinkId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +59,12 @@ pub struct DaemonAdapters {
     pub reset: Arc<dyn Fn(&HaltReason) + Send + Sync>,
     /// Takes a changed configuration into the adapters (SIGHUP); `None` where they can't change at run time.
     pub reconfigure: Option<Reconfigure>,
+    /// The paths of each shared disk, for readers; `None` where they aren't real.
+    pub paths: Option<PathsOf>,
 }
+
+/// Names the paths of each shared disk as they are now; never waits for one.
+pub type PathsOf = Arc<dyn Fn() -> BTreeMap<DiskId, Vec<String>> + Send + Sync>;
 
 /// Called on a lane with the old and the new configuration and whether the virtual addresses are on; what did not
 /// change must not be touched.
@@ -184,7 +190,19 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
     );
     let (controller, first) = Controller::new(now, core.clone(), loaded.restored);
     let report = controller.report(now);
-    let backoffice = Backoffice::new(config.clone(), report, hub.clone(), inbox.clone(), past);
+    let ledger = Arc::new(Ledger::new(core.disks.iter().map(|disk| disk.id)));
+    let fencing = Fencing {
+        ledger: ledger.clone(),
+        paths: adapters.paths.clone(),
+    };
+    let backoffice = Backoffice::new(
+        config.clone(),
+        report,
+        hub.clone(),
+        inbox.clone(),
+        past,
+        fencing,
+    );
     let backoffice = Arc::new(backoffice);
     let handle = Handle {
         inbox: inbox.clone(),
@@ -195,7 +213,7 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
         watch: Arc::default(),
         seed: core.seed,
     };
-    let tools = Tools::new(&adapters, Arc::new(journal));
+    let tools = Tools::new(&adapters, Arc::new(journal), ledger);
     let lanes = Lanes::new(tools, inbox, &core.timing);
     let parts = Parts {
         controller,

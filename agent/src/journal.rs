@@ -61,9 +61,7 @@ struct OwnerFile {
 impl FileJournal {
     /// Opens or makes the journal in `state_dir`, and reads the owner record of `runtime_dir`.
     pub fn open(state_dir: &Path, runtime_dir: &Path) -> Result<(FileJournal, Loaded), Failure> {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .map_err(|error| Failure(format!("the id of this boot can't be read: {error}")))?;
-        FileJournal::open_for_boot(state_dir, runtime_dir, boot.trim())
+        FileJournal::open_for_boot(state_dir, runtime_dir, &this_boot()?)
     }
 
     fn open_for_boot(
@@ -291,6 +289,36 @@ fn read_bounded(path: &Path) -> Result<Option<String>, Failure> {
     let bytes = fs::read(path).map_err(failed)?;
     // A torn tail may be any bytes; lossy characters fail its checksum like everything else that is wrong.
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Whether the runtime folder says that this controller owned in this boot and never gave it up.
+pub(crate) fn owned_in_this_boot(runtime_dir: &Path) -> Result<bool, Failure> {
+    let boot = this_boot()?;
+    let mut remarks = Vec::new();
+    let owner = read_owner(&runtime_dir.join("owner"), &boot, &mut remarks);
+    // A damaged record may be one of this boot; one of another boot is not.
+    let doubtful = remarks
+        .iter()
+        .any(|remark| !remark.contains("of another boot"));
+    Ok(owner.is_some() || doubtful)
+}
+
+/// Members of the smallest arbiter list that the journal names; `None` where it names none. Changes nothing.
+pub(crate) fn smallest_arbiter_list(state_dir: &Path) -> Result<Option<usize>, Failure> {
+    let path = state_dir.join("journal");
+    let mut known = Restored::default();
+    if let Some(text) = read_bounded(&path)? {
+        replay(&text, &path, &mut known)?;
+    }
+    let lists = known.arbiters.map(|list| [list.disks, list.previous]);
+    let lengths = lists.into_iter().flatten().map(|list| list.len());
+    Ok(lengths.filter(|length| *length > 0).min())
+}
+
+fn this_boot() -> Result<String, Failure> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|boot| boot.trim().to_owned())
+        .map_err(|error| Failure(format!("the id of this boot can't be read: {error}")))
 }
 
 fn read_owner(path: &Path, boot: &str, remarks: &mut Vec<String>) -> Option<OwnerRecord> {

@@ -13,6 +13,7 @@
 
 use crate::daemon::DaemonAdapters;
 use crate::inbox::{Inbox, Input};
+use crate::ledger::Ledger;
 use crate::realtime;
 use failover_core::action::{Outcome, Work};
 use failover_core::adapters::{Adapters, Fence, Journal, Pools, Services, Vips};
@@ -83,6 +84,7 @@ pub(crate) struct Tools {
     services: Arc<dyn Services>,
     vips: Arc<dyn Vips>,
     journal: Arc<dyn Journal>,
+    ledger: Arc<Ledger>,
     /// The virtual addresses are on as far as their lane knows.
     vips_on: AtomicBool,
     /// Journal records that are not yet durable.
@@ -90,13 +92,18 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    pub(crate) fn new(adapters: &DaemonAdapters, journal: Arc<dyn Journal>) -> Tools {
+    pub(crate) fn new(
+        adapters: &DaemonAdapters,
+        journal: Arc<dyn Journal>,
+        ledger: Arc<Ledger>,
+    ) -> Tools {
         Tools {
             fence: adapters.fence.clone(),
             pools: adapters.pools.clone(),
             services: adapters.services.clone(),
             vips: adapters.vips.clone(),
             journal,
+            ledger,
             vips_on: AtomicBool::new(false),
             unwritten: AtomicUsize::new(0),
         }
@@ -195,7 +202,10 @@ impl Lanes {
                         }
                         DiskWork::Survey | DiskWork::Roll { .. } | DiskWork::Answer { .. } => other,
                     };
-                    Outcome::Disk(perform_disk(&*tools.fence, disk, work, deadline))
+                    let began = Instant::now();
+                    let outcome = perform_disk(&*tools.fence, disk, work.clone(), deadline);
+                    tools.ledger.note(disk, &work, &outcome, began);
+                    Outcome::Disk(outcome)
                 }
                 work => tools.perform(&work),
             };

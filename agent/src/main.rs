@@ -1,26 +1,27 @@
 //! failoverd: the daemon.
 
 use clap::{Args, Parser, Subcommand};
-use failover_core::adapters::Fence;
-use failover_core::ids::{DiskId, PathId};
-use failover_core::pr::{PrCommand, PrError, PrReply};
+use failoverd::adapters::disk_paths::Roots;
+use failoverd::adapters::fence::DeviceNodes;
 use failoverd::assemble;
 use failoverd::config::{Config, default_text, explain};
 use failoverd::daemon::{self, Exit};
+use failoverd::disks::SharedDisks;
+use failoverd::fence_commands::{self, CheckOrder, ClearOrder, Ground};
 use failoverd::pair_key::PairKey;
 use std::error::Error;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Why a configuration with shared disks is refused.
-const NO_DISKS: &str = "`disks` names shared disks, and this build has no adapter for reservations on real disks: \
-they can't be fenced, so nothing is started; remove `disks` and `links` to serve alone, or use a build that has it";
+/// The installed configuration.
+const DEFAULT_CONFIG: &str = "/etc/failoverd/failoverd.toml";
+/// Exit code of a check whose disk doesn't pass.
+const DOES_NOT_PASS: u8 = 3;
 
 const SIGNALS: &str = "\
 Signals:
@@ -29,7 +30,8 @@ Signals:
            services, pools and addresses as they are.
   SIGHUP   reads the configuration again and applies what may change at run time; all or nothing.
 
-Exit codes: 0 done, or ended in order; 1 refused or failed, the reason is on standard error; 2 wrong usage.";
+Exit codes: 0 done, or ended in order; 1 refused or failed, the reason is on standard error; 2 wrong usage; 3 a checked disk
+doesn't pass.";
 
 /// High availability for a pair of storage controllers.
 #[derive(Parser)]
@@ -62,11 +64,60 @@ enum Command {
         /// The file; never overwritten.
         file: PathBuf,
     },
+    /// Check one disk, or clear reservations in an emergency.
+    #[command(subcommand)]
+    Fence(Fence),
+}
+
+#[derive(Subcommand)]
+enum Fence {
+    /// Check whether one disk keeps reservations as the pair needs them, and how fast.
+    ///
+    /// Registers, reserves, preempts and resets on that disk alone, which nobody may use meanwhile: a disk with
+    /// registrations, mounted, or owned by a running failoverd is refused. Writes its first block as it is, to see
+    /// that this is refused. Exit code 3: the disk doesn't pass.
+    Check {
+        /// Identity of the disk, or one of its nodes.
+        disk: String,
+        /// Its identity once more.
+        #[arg(long, value_name = "IDENTITY")]
+        yes_destroy_reservations_on: Option<String>,
+        /// For its timers, its list of disks and its state folder; the default one may be missing.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Print one line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// In an emergency: remove every registration and reservation from disks, with failoverd stopped on both
+    /// controllers.
+    ///
+    /// Refused while this controller owns or runs failoverd, and while any key on the shared disks moves: the other
+    /// controller owns then. Watches them for about 13 seconds. After it nothing keeps either controller from
+    /// writing until one of them takes over: power the other one off first. It stands in the history.
+    Clear {
+        /// Identity of a disk, or one of its nodes.
+        #[arg(required_unless_present = "all")]
+        disk: Option<String>,
+        /// All shared disks.
+        #[arg(long, conflicts_with = "disk")]
+        all: bool,
+        /// The disk's identity once more; for all of them, the pair's four digits, which --check shows.
+        #[arg(long, value_name = "IDENTITY|PAIR")]
+        yes_clear_reservations_on: Option<String>,
+        /// The configuration.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match (cli.command, cli.what) {
+        (Some(Command::Fence(command)), _) => match fence(command) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         (Some(Command::NewKey { file }), _) => new_key(&file),
         (None, what) if what.print_default_config => {
             print!("{}", default_text());
@@ -104,18 +155,72 @@ fn new_key(file: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn fence(command: Fence) -> Result<ExitCode, Box<dyn Error>> {
+    let dev = Path::new("/dev");
+    let ground = Ground {
+        roots: Roots::default(),
+        dev: dev.to_owned(),
+        opener: Arc::new(DeviceNodes::new(dev)),
+    };
+    match command {
+        Fence::Check {
+            disk,
+            yes_destroy_reservations_on: confirmed,
+            config,
+            json,
+        } => {
+            let config = match config {
+                Some(file) => Some(Config::load(&file)?),
+                None if Path::new(DEFAULT_CONFIG).exists() => {
+                    Some(Config::load(Path::new(DEFAULT_CONFIG))?)
+                }
+                None => None,
+            };
+            let order = CheckOrder { disk, confirmed };
+            let (findings, not_kept) = fence_commands::check(&order, config.as_ref(), &ground)?;
+            match json {
+                true => println!("{}", serde_json::to_string(&findings)?),
+                false => print!("{}", findings.table()),
+            }
+            if let Some(why) = not_kept {
+                eprintln!("failoverd: {why}");
+            }
+            Ok(match findings.passed() {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(DOES_NOT_PASS),
+            })
+        }
+        Fence::Clear {
+            disk,
+            all: _,
+            yes_clear_reservations_on: confirmed,
+            config,
+        } => {
+            log_to_the_right_place();
+            let config = Config::load(&config)?;
+            let order = ClearOrder { disk, confirmed };
+            let pace = fence_commands::pace(&config.timing);
+            let cleared = fence_commands::clear(&order, &config, &ground, pace)?;
+            for disk in &cleared {
+                println!("{}: clear; removed {}", disk.disk, disk.removed.join(", "));
+            }
+            if cleared.is_empty() {
+                println!("nothing was registered or reserved");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
 fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = Config::load(file)?;
     print!("{}", explain(&config));
-    let found = assemble::look_at_machine(&config);
+    let found = assemble::look_at_machine(&config, &Roots::default())?;
     if !found.is_empty() {
         println!("on this machine:");
     }
     for sentence in found {
         println!("  - {sentence}");
-    }
-    if !config.disks.is_empty() {
-        return Err(format!("{}: {NO_DISKS}", file.display()).into());
     }
     Ok(())
 }
@@ -123,10 +228,8 @@ fn check(file: &Path) -> Result<(), Box<dyn Error>> {
 fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     log_to_the_right_place();
     let config = Config::load(file)?;
-    if !config.disks.is_empty() {
-        return Err(format!("{}: {NO_DISKS}", file.display()).into());
-    }
-    let (adapters, watchdog) = assemble::real(&config, Arc::new(NoDisks))?;
+    let disks = SharedDisks::open(&config)?;
+    let (adapters, watchdog) = assemble::real(&config, disks.fence.clone())?;
     match daemon::run(config, adapters)? {
         Exit::Stopped => watchdog.disarm(),
         // The successor takes it over, armed.
@@ -158,23 +261,4 @@ fn under_journal() -> bool {
     };
     let found = nix::sys::stat::fstat(std::io::stderr().as_fd());
     found.is_ok_and(|found| stream == format!("{}:{}", found.st_dev, found.st_ino))
-}
-
-/// The shared disks of a controller that has none.
-struct NoDisks;
-
-impl Fence for NoDisks {
-    fn paths(&self, _disk: DiskId) -> u8 {
-        1
-    }
-
-    fn execute(
-        &self,
-        _disk: DiskId,
-        _path: PathId,
-        _command: PrCommand,
-        _deadline: Duration,
-    ) -> Result<PrReply, PrError> {
-        Err(PrError::Illegal(NO_DISKS.to_owned()))
-    }
 }

@@ -2,7 +2,7 @@
 
 use crate::client::{Connection, Failure};
 use crate::terminal::Terminal;
-use crate::{Global, history, methods, status};
+use crate::{Global, fence, history, methods, status};
 use failover_api::methods::{Client, METHODS, Method};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -23,6 +23,20 @@ pub async fn status(global: &Global) -> Result<(), Failure> {
     } else {
         let state = connection.failover_state().await?;
         print(&status::view(&state, Terminal::stdout()))?;
+    }
+    connection.close().await;
+    Ok(())
+}
+
+/// `midctl fence status`.
+pub async fn fence_status(global: &Global) -> Result<(), Failure> {
+    let mut connection = open(global).await?;
+    if global.json {
+        let seen = connection.call("failover.fence.status", Vec::new()).await?;
+        print(&one_line(&seen))?;
+    } else {
+        let seen = connection.failover_fence_status().await?;
+        print(&fence::view(&seen, Terminal::stdout()))?;
     }
     connection.close().await;
     Ok(())

@@ -4,11 +4,12 @@
 //!   main.rs      arguments, exit codes
 //!   commands.rs  one function per command
 //!   client.rs    the connection: every wait has a deadline
-//!   status.rs, history.rs, methods.rs   what people read       render.rs  their common parts
+//!   status.rs, fence.rs, history.rs, methods.rs   what people read       render.rs  their common parts
 //! ```
 
 mod client;
 mod commands;
+mod fence;
 mod history;
 mod methods;
 mod render;
@@ -73,6 +74,9 @@ enum Command {
         #[arg(short, long)]
         evidence: bool,
     },
+    /// Show the reservations on the shared disks.
+    #[command(subcommand)]
+    Fence(Fence),
     /// Call a method and print its result: a string as it is, anything else as one line of JSON.
     Call {
         /// Name of the method; `midctl methods` lists them.
@@ -98,6 +102,24 @@ enum Command {
     Methods {
         /// Which one to explain.
         method: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Fence {
+    /// Show who holds and who is registered on each shared disk, as the daemon saw it last.
+    Status,
+    /// Check a disk before it is used: `failoverd fence check` does it, on the controller itself.
+    Check {
+        /// As `failoverd fence check` takes them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Remove reservations in an emergency: `failoverd fence clear` does it, with the daemon stopped.
+    Clear {
+        /// As `failoverd fence clear` takes them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
 }
 
@@ -128,6 +150,9 @@ fn main() -> ExitCode {
             Command::History { number, evidence } => {
                 commands::history(&global, *number, *evidence).await
             }
+            Command::Fence(Fence::Status) => commands::fence_status(&global).await,
+            Command::Fence(Fence::Check { arguments }) => Err(fence::is_local("check", arguments)),
+            Command::Fence(Fence::Clear { arguments }) => Err(fence::is_local("clear", arguments)),
             Command::Call { method, arguments } => commands::call(&global, method, arguments).await,
             Command::Ping => commands::ping(&global).await,
             Command::Subscribe {

@@ -450,6 +450,7 @@ fn methods_are_explained_without_a_daemon() {
         assert_eq!(output.status.code(), Some(0));
         out(&output)
     };
+    golden("help-fence.txt", &run(&["fence", "--help"]));
     golden("methods.txt", &run(&["methods"]));
     golden("methods-update.txt", &run(&["methods", "failover.update"]));
     golden("help.txt", &run(&["--help"]));
@@ -649,4 +650,40 @@ fn members_of_the_group_may_look_but_not_change() {
         "{}",
         err(&refused)
     );
+}
+
+#[test]
+fn the_map_of_the_disks_looks_as_kept() {
+    let served = Served::start();
+    golden("fence-status.txt", &served.out(&["fence", "status"]));
+    golden(
+        "fence-status-100.txt",
+        &in_columns(&served, "100", &["fence", "status"]),
+    );
+    let json = served.out(&["--json", "fence", "status"]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["disk_list"][0]["holder"]["phase"], "owner");
+    assert_eq!(
+        json["disk_list"][1]["registrations"][1]["node"],
+        Value::Null
+    );
+    assert_eq!(
+        json["disk_list"][0]["check"]["time"]["$date"],
+        1_795_246_230_123_u64
+    );
+}
+
+#[test]
+fn what_sends_commands_to_disks_is_the_local_programs() {
+    for (arguments, remedy) in [
+        (
+            &["fence", "check", "sdb", "--json"][..],
+            "failoverd fence check sdb --json",
+        ),
+        (&["fence", "clear", "--all"], "failoverd fence clear --all"),
+    ] {
+        let output = midctl().args(arguments).output().expect("midctl runs");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(err(&output).contains(remedy), "{}", err(&output));
+    }
 }

@@ -5,7 +5,7 @@
 //! ```text
 //!   methods.rs  THE table of methods ──┬─▶ Handler, dispatch   (the daemon)
 //!   events.rs   the table of events    ├─▶ Client              (midctl, tests)
-//!   types.rs    what they carry        └─▶ METHODS             (core.get_methods, docs, help)
+//!   types.rs, fence.rs  what they carry └▶ METHODS             (core.get_methods, docs, help)
 //!   params.rs   arguments, checked     schema.rs  types as JSON schema
 //!   frame.rs    JSON-RPC 2.0 frames    errors.rs  error codes and their data
 //! ```
@@ -13,6 +13,7 @@
 pub mod date;
 pub mod errors;
 pub mod events;
+pub mod fence;
 pub mod frame;
 pub mod methods;
 pub mod params;
@@ -20,4 +21,5 @@ pub mod reasons;
 pub mod schema;
 pub mod types;
 
+pub use fence::*;
 pub use types::*;

@@ -4,7 +4,9 @@
 use crate::errors::{RpcError, Violation};
 use crate::params::{Param, SessionOptions, SessionOptionsChange};
 use crate::schema::Shape;
-use crate::{DisabledReason, FailoverConfig, FailoverUpdate, HistoryRecord, StateReport, Status};
+use crate::{
+    DisabledReason, FailoverConfig, FailoverUpdate, FenceStatus, HistoryRecord, StateReport, Status,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -317,6 +319,10 @@ methods! {
 
     /// List why automatic failover would not happen now. An empty list is a healthy pair.
     Read "failover.disabled.reasons" => failover_disabled_reasons() -> Vec<DisabledReason>;
+
+    /// Tell who holds and who is registered on each shared disk, as the daemon's own work saw it last: holder,
+    /// registrations, paths, latencies, the last check. No command is sent to a disk.
+    Read "failover.fence.status" => failover_fence_status() -> FenceStatus;
 
     /// Take over now, whether the peer lives or not. Fencing, majority and the wait for the old lease are never
     /// skipped. False if there is nothing to do: not a member of a pair, or MASTER already. True once it serves.

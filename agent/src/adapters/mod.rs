@@ -3,7 +3,8 @@
 //! ```text
 //!   control thread ── lease (nftables) ── watchdog ── clock
 //!   work lanes     ── vips (rtnetlink, packet socket) ── mount_pools ── services (systemd, exec hooks)
-//!   own threads    ── link_watch (carrier of the interfaces)
+//!                  ── fence (SG_IO, NVMe pass-through), on the disks that disk_paths finds
+//!   own threads    ── link_watch (carrier of the interfaces), hotplug (disks), one for each path of a disk
 //! ```
 //!
 //! Every call states a goal, can be repeated, and says whether it changed anything. None decides.
@@ -11,7 +12,12 @@
 mod announce;
 mod block;
 pub mod clock;
+pub mod disk_paths;
+pub mod fence;
+pub mod fields;
 pub mod hooks;
+pub mod hotplug;
+pub mod identity;
 pub mod lease;
 pub mod lease_thread;
 pub mod link_watch;
@@ -19,9 +25,14 @@ pub mod mount_pools;
 mod mounts;
 mod netlink;
 pub mod nft;
+pub mod nvme;
+pub mod nvme_io;
+pub mod ports;
 pub mod reset;
 mod route;
+pub mod scsi;
 pub mod services;
+pub mod sg_io;
 pub mod systemd;
 pub mod vips;
 pub mod watchdog;

@@ -41,6 +41,10 @@ pub fn difference(old: &Config, new: &Config) -> Result<Difference, Refused> {
         ("pair_key", pair(old) != pair(new)),
         ("links", old.links != new.links),
         ("disks", old.disks != new.disks),
+        (
+            "accept_volatile_reservations",
+            old.accept_volatile != new.accept_volatile,
+        ),
         ("arbiters", old.arbiters != new.arbiters),
         ("pools", old.pools != new.pools),
         ("services", old.services != new.services),

@@ -32,6 +32,9 @@ pub fn explain(config: &Config) -> String {
         config.disks.len(),
         arbiters(config)
     ));
+    if config.accept_volatile {
+        line("  registrations that don't outlive a power loss are accepted".to_owned());
+    }
     for pool in &config.pools {
         let (device, place) = (pool.device.display(), pool.mountpoint.display());
         line(format!(

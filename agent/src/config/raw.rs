@@ -16,6 +16,8 @@ pub(super) struct RawConfig {
     pub(super) pair_key: Option<PathBuf>,
     #[serde(default)]
     pub(super) disks: Vec<String>,
+    #[serde(default)]
+    pub(super) accept_volatile_reservations: bool,
     #[serde(default = "three")]
     pub(super) arbiters: u8,
     #[serde(default)]

@@ -136,7 +136,17 @@ fn every_mistake_is_named_with_line_key_and_remedy() {
         (
             "\"d1\", \"d2\"",
             "\"d1\", \"d1\"",
-            ":3: disks[1]: \"d1\" has the digest of \"d1\"",
+            ":3: disks[1]: \"d1\" is the same disk as \"d1\"",
+        ),
+        (
+            "\"d1\", \"d2\"",
+            "\"wwn-0x5000C500A1B2C3D4\", \"naa.5000c500a1b2c3d4\"",
+            ":3: disks[1]: \"naa.5000c500a1b2c3d4\" is the same disk as \"wwn-0x5000C500A1B2C3D4\"",
+        ),
+        (
+            "critical_interfaces",
+            "accept_volatile_reservations = true\ncritical_interfaces",
+            ":4: accept_volatile_reservations: true, though there is no watchdog",
         ),
         (
             "\"/srv/tank\"",
@@ -163,6 +173,21 @@ fn every_mistake_is_named_with_line_key_and_remedy() {
         assert!(said.starts_with(&expected), "{from} -> {to}: {said}");
         assert!(!errors.0[0].remedy.is_empty());
     }
+}
+
+/// However each controller's operator wrote it.
+#[test]
+fn an_identity_has_one_digest() {
+    let (_dir, text) = good();
+    let text = text.replace("fstype", "disks = [\"0x5000C500A1B2C3D4\"]\nfstype");
+    let core = |written: &str| {
+        let config = parse(&text.replace("\"d1\"", written)).expect(written);
+        (config.core().disks, config.pools[0].disks.clone())
+    };
+    let one = core("\"naa.5000c500a1b2c3d4\"");
+    assert!(one.0.iter().any(|disk| disk.name == "naa.5000c500a1b2c3d4"));
+    assert_eq!(one.1, ["naa.5000c500a1b2c3d4"]);
+    assert_eq!(core("\"wwn-0x5000c500a1b2c3d4\""), one);
 }
 
 #[test]

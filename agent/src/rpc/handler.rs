@@ -6,7 +6,7 @@ use failover_api::events;
 use failover_api::methods::{Handler, METHODS};
 use failover_api::params::{SessionOptions, SessionOptionsChange};
 use failover_api::{
-    DisabledReason, FailoverConfig, FailoverUpdate, HistoryRecord, StateReport, Status,
+    DisabledReason, FailoverConfig, FailoverUpdate, FenceStatus, HistoryRecord, StateReport, Status,
 };
 use failover_core::event::Command;
 use failover_core::settings::SettingsChange;
@@ -123,6 +123,12 @@ impl Handler for Session {
 
     async fn failover_disabled_reasons(&self) -> Result<Vec<DisabledReason>, RpcError> {
         Ok(self.backend.report().disabled_reasons.clone())
+    }
+
+    async fn failover_fence_status(&self) -> Result<FenceStatus, RpcError> {
+        let backend = self.backend.clone();
+        let seen = tokio::task::spawn_blocking(move || backend.fence()).await;
+        seen.map_err(|error| RpcError::internal(format!("The disks' state was lost: {error}")))
     }
 
     async fn failover_force_master(&self) -> Result<bool, RpcError> {

@@ -23,7 +23,7 @@ pub use hub::Hub;
 pub use session::{Begun, Call, Session};
 pub use socket::{Socket, SocketError, serve};
 
-use failover_api::{HistoryRecord, StateReport};
+use failover_api::{FenceStatus, HistoryRecord, StateReport};
 use failover_core::action::Refusal;
 use failover_core::event::Command;
 use std::sync::Arc;
@@ -43,6 +43,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The configured virtual addresses, with or without a prefix length.
     fn virtual_ips(&self) -> Vec<String>;
+
+    /// The reservations on the disks as they were last seen; sends no command, but may read a file.
+    fn fence(&self) -> FenceStatus;
 
     /// Gives the control thread a command. The answer comes when it is carried out; a sender that is dropped
     /// means that the daemon ends.

@@ -339,6 +339,7 @@ pub fn adapters(node: Node, shelf: Arc<Shelf>, world: Arc<World>) -> DaemonAdapt
             let what = format!("vips {:?} to {:?}, on: {on}", list(old), list(new));
             changed.call(what).map(|_| ())
         })),
+        paths: None,
     }
 }
 

@@ -117,7 +117,7 @@ fn a_key_is_made_once() {
 }
 
 #[test]
-fn shared_disks_and_wrong_use_are_refused() {
+fn disks_that_cannot_be_used_and_wrong_use_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let key = dir.path().join("pair.key");
     assert!(
@@ -127,7 +127,7 @@ fn shared_disks_and_wrong_use_are_refused() {
     );
     let file = dir.path().join("failoverd.toml");
     let config = format!(
-        "node = \"A\"\npair_key = \"{}\"\ndisks = [\"d1\"]\n",
+        "node = \"A\"\npair_key = \"{}\"\ndisks = [\"naa.5000c50000000001\", \"/dev/sdb\", \"d1\"]\n",
         key.display()
     );
     std::fs::write(&file, config).expect("written");
@@ -136,9 +136,14 @@ fn shared_disks_and_wrong_use_are_refused() {
         assert_eq!(refused.status.code(), Some(1), "{option}");
         let said = text(&refused.stderr);
         assert!(
-            said.contains("no adapter for reservations on real disks"),
+            said.contains(":3: disks[1]: \"/dev/sdb\" is the name of a device"),
             "{said}"
         );
+        assert!(
+            said.contains(":3: disks[2]: \"d1\" is no identity"),
+            "{said}"
+        );
+        assert!(!said.contains("naa.5000c50000000001"), "{said}");
     }
     assert_eq!(failoverd(&[]).status.code(), Some(1));
     let missing = failoverd(&["--config", "/nowhere/f.toml"]);

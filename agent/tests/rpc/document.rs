@@ -51,6 +51,7 @@ The client of TrueNAS, `midclt -u ws+unix:///run/failoverd/failoverd.sock`, work
 fn sentences() -> BTreeMap<String, String> {
     let sources = [
         include_str!("../../api/src/types.rs"),
+        include_str!("../../api/src/fence.rs"),
         include_str!("../../api/src/params.rs"),
         include_str!("../../api/src/events.rs"),
     ];

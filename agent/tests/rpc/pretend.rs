@@ -1,8 +1,9 @@
 //! A daemon that only pretends: a report that tests change, commands that do what tests say.
 
 use failover_api::{
-    DisabledReason, DiskReport, DiskSummary, Evidence, FailoverConfig, HistoryRecord, LinkReport,
-    Node, PeerReport, PhaseTime, PoolReport, StateReport, Status, TimerReport,
+    DisabledReason, DiskReport, DiskSummary, Evidence, FailoverConfig, FenceCheck, FenceDisk,
+    FenceKey, FenceStatus, HistoryRecord, LinkReport, Node, PeerReport, PhaseTime, PoolReport,
+    StateReport, Status, TimerReport,
 };
 use failover_core::action::{Action, Refusal, Restored};
 use failover_core::config::{CoreConfig, Timing};
@@ -128,6 +129,10 @@ impl Backend for Pretend {
     fn history(&self, limit: usize) -> Vec<HistoryRecord> {
         let first = self.records.len().saturating_sub(limit);
         self.records[first..].to_vec()
+    }
+
+    fn fence(&self) -> FenceStatus {
+        fence_status()
     }
 
     fn virtual_ips(&self) -> Vec<String> {
@@ -302,5 +307,82 @@ pub fn record(seq: u64) -> HistoryRecord {
             phase("fence", 12_400, 500),
             phase("import", 71_000, 60),
         ],
+    }
+}
+
+/// Four disks: a healthy arbiter, one with a stranger, one that was never looked at, one that fails.
+fn fence_status() -> FenceStatus {
+    let key = |key: &str, known: Option<(Node, &str, u32)>| FenceKey {
+        key: key.to_owned(),
+        node: known.map(|(node, _, _)| node),
+        phase: known.map(|(_, phase, _)| phase.to_owned()),
+        epoch: known.map(|(_, _, epoch)| epoch),
+    };
+    let ours = || key("1a2b08030007c0de", Some((Node::A, "owner", 7)));
+    let bare = |number: u32, arbiter: bool, owner: &str| FenceDisk {
+        disk: format!("naa.5000c500a1b2c30{number}"),
+        arbiter,
+        owner: owner.to_owned(),
+        paths: Some(vec![format!(
+            "sd{} (2:0:{number}:0)",
+            (b'a' + number as u8) as char
+        )]),
+        holder: None,
+        registrations: None,
+        age_ms: None,
+        look_us: None,
+        roll_us: None,
+        failure: None,
+        check: None,
+    };
+    let healthy = FenceDisk {
+        paths: Some(vec!["sdb (2:0:1:0)".to_owned(), "sdf (3:0:1:0)".to_owned()]),
+        holder: Some(ours()),
+        registrations: Some(vec![ours()]),
+        age_ms: Some(31),
+        look_us: Some(1_230),
+        roll_us: Some(2_870),
+        check: Some(FenceCheck {
+            wall_ms: Some(1_795_246_230_123),
+            passed: true,
+            failed: Vec::new(),
+            read_p999_us: Some(4_100),
+            roll_p999_us: Some(9_800),
+        }),
+        ..bare(1, true, "ours")
+    };
+    let contested = FenceDisk {
+        holder: Some(ours()),
+        registrations: Some(vec![
+            ours(),
+            key("00000000deadbeef", None),
+            key("1a2b88010008c000", Some((Node::B, "candidate", 8))),
+        ]),
+        age_ms: Some(420),
+        look_us: Some(61_000),
+        check: Some(FenceCheck {
+            wall_ms: Some(1_795_246_230_123),
+            passed: false,
+            failed: vec!["compare and swap".to_owned(), "latency".to_owned()],
+            read_p999_us: None,
+            roll_p999_us: None,
+        }),
+        ..bare(2, false, "ours")
+    };
+    let failing = FenceDisk {
+        paths: Some(Vec::new()),
+        failure: Some("disk naa.5000c500a1b2c304, path 2:0:4:0: the path is gone".to_owned()),
+        age_ms: Some(61_000),
+        registrations: Some(Vec::new()),
+        ..bare(4, true, "unreadable")
+    };
+    FenceStatus {
+        node: Node::A,
+        disks: DiskSummary {
+            ours: 2,
+            unreadable: 1,
+            ..DiskSummary::default()
+        },
+        disk_list: vec![healthy, contested, bare(3, false, "unknown"), failing],
     }
 }
