@@ -285,8 +285,14 @@ fn election(pair: &mut Pair) -> Result<CaseRun, Stop> {
 
 fn measure(pair: &mut Pair, case: Case, deed: &Deed) -> Result<CaseRun, Stop> {
     let end = now_micros();
-    let history = pair.history_since(deed.at);
     let new = pair.master().unwrap_or(deed.old);
+    if !matches!(case, Case::OneLinkCut | Case::AllLinksCut) {
+        // The pair can be whole a moment before its history has been read.
+        pair.wait(PATIENCE_MS, "the history of it", |pair| {
+            !phases(&pair.history_since(deed.at), new).is_empty()
+        })?;
+    }
+    let history = pair.history_since(deed.at);
     let mut run = CaseRun {
         whole: end - deed.at,
         transitions: history.len() as u64,
