@@ -39,8 +39,9 @@ const REPORT_EVERY: Duration = ms(200);
 const OVERDUE: Duration = ms(1);
 /// Longest sleep: a bound on what a mistake in a timeout could cost.
 const SLEEP_MAX: Duration = ms(1000);
-/// Time that a reset waits for the journal.
-const SETTLE: Duration = ms(50);
+/// Time that a reset waits for the journal: without its record nothing would end a loop of resets. The lease has ended
+/// and the disks refuse by then.
+const SETTLE: Duration = ms(250);
 
 type Answer = oneshot::Sender<Result<(), Refusal>>;
 

@@ -1,6 +1,7 @@
 //! The one bounded queue into the control thread, with a descriptor that wakes it.
 
 use crate::backoffice::Stamped;
+use crate::queue::{Receiver, Sender, queue};
 use failover_core::action::{Outcome, Refusal};
 use failover_core::config::CoreConfig;
 use failover_core::event::Command;
@@ -8,7 +9,7 @@ use failover_core::ids::{LinkId, OpId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::SyncSender;
 use tokio::sync::oneshot;
 
 /// Work in flight is bounded by the disks and pools, requests by the control socket: this is beyond both.
@@ -40,7 +41,7 @@ pub(crate) enum Input {
 /// Where everybody else leaves inputs.
 #[derive(Clone)]
 pub(crate) struct Inbox {
-    queue: SyncSender<Input>,
+    queue: Sender<Input>,
     bell: Arc<EventFd>,
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct Inputs {
 pub(crate) fn inbox() -> nix::Result<(Inbox, Inputs)> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let bell = Arc::new(EventFd::from_flags(flags)?);
-    let (sender, receiver) = sync_channel(WAITING_MAX);
+    let (sender, receiver) = queue(WAITING_MAX);
     Ok((
         Inbox {
             queue: sender,
@@ -104,6 +105,6 @@ impl Inputs {
 
     /// The next input.
     pub(crate) fn next(&self) -> Option<Input> {
-        self.queue.try_recv().ok()
+        self.queue.try_recv()
     }
 }

@@ -14,6 +14,7 @@
 use crate::daemon::DaemonAdapters;
 use crate::inbox::{Inbox, Input};
 use crate::ledger::Ledger;
+use crate::queue::{Refused, Sender, queue};
 use crate::realtime;
 use failover_core::action::{Outcome, Work};
 use failover_core::adapters::{Adapters, Fence, Journal, Pools, Services, Vips};
@@ -26,7 +27,6 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Work that waits on one lane; the core keeps far less in flight.
@@ -143,7 +143,7 @@ impl Tools {
 pub(crate) struct Lanes {
     tools: Arc<Tools>,
     inbox: Inbox,
-    lanes: BTreeMap<Name, SyncSender<Job>>,
+    lanes: BTreeMap<Name, Sender<Job>>,
     take: Duration,
     other: Duration,
 }
@@ -247,14 +247,14 @@ impl Lanes {
             }
         };
         lane.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => format!("{WAITING_MAX} pieces of work wait on its lane"),
-            TrySendError::Disconnected(_) => "its lane ended".to_owned(),
+            Refused::Full => format!("{WAITING_MAX} pieces of work wait on its lane"),
+            Refused::Closed => "its lane ended".to_owned(),
         })
     }
 }
 
-fn lane(name: Name) -> std::io::Result<SyncSender<Job>> {
-    let (sender, jobs) = sync_channel::<Job>(WAITING_MAX);
+fn lane(name: Name) -> std::io::Result<Sender<Job>> {
+    let (sender, jobs) = queue::<Job>(WAITING_MAX);
     std::thread::Builder::new()
         .name(name.thread())
         .stack_size(STACK_BYTES)
@@ -263,7 +263,7 @@ fn lane(name: Name) -> std::io::Result<SyncSender<Job>> {
             if matches!(name, Name::Disk(_) | Name::Vips | Name::Memory) {
                 realtime::prefer_lane();
             }
-            for job in jobs {
+            while let Some(job) = jobs.recv() {
                 job();
             }
         })?;

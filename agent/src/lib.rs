@@ -28,6 +28,7 @@ pub mod links;
 mod logger;
 pub mod pair_key;
 pub mod preflight;
+mod queue;
 mod realtime;
 pub mod rpc;
 mod signals;

@@ -1,11 +1,11 @@
 //! From the control thread to journald, the history file and nobody's delay: a bounded queue and a thread of its own.
 
 use crate::history::{HistoryFile, Past};
+use crate::queue::{Receiver, Sender, queue};
 use failover_api::{HistoryRecord, Notice, Severity};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// Lines that may wait for a slow log.
@@ -19,7 +19,7 @@ enum Item {
 /// Where lines are left; never waits.
 #[derive(Clone)]
 pub(crate) struct Log {
-    queue: SyncSender<Item>,
+    queue: Sender<Item>,
     lost: Arc<AtomicU64>,
 }
 
@@ -53,7 +53,7 @@ impl Log {
     #[cfg(test)]
     pub(crate) fn nowhere() -> Log {
         Log {
-            queue: sync_channel(0).0,
+            queue: queue(0).0,
             lost: Arc::default(),
         }
     }
@@ -61,7 +61,7 @@ impl Log {
 
 /// Starts the logger. It ends when every [`Log`] is dropped.
 pub(crate) fn start(state_dir: PathBuf, past: Past) -> std::io::Result<(Log, JoinHandle<()>)> {
-    let (queue, items) = sync_channel(WAITING_MAX);
+    let (queue, items) = queue(WAITING_MAX);
     let lost = Arc::new(AtomicU64::new(0));
     let log = Log {
         queue,
@@ -76,7 +76,7 @@ pub(crate) fn start(state_dir: PathBuf, past: Past) -> std::io::Result<(Log, Joi
 }
 
 fn write(items: &Receiver<Item>, mut history: HistoryFile, lost: &AtomicU64) {
-    for item in items {
+    while let Some(item) = items.recv() {
         match item {
             Item::Notice(notice) => tell(&notice),
             Item::History(record) => {

@@ -139,9 +139,14 @@ impl Pools for MountPools {
         }
     }
 
-    fn export(&self, pool: PoolId) -> Result<Change, Failure> {
-        let pool = self.pool(pool)?;
-        let target = pool.target()?;
+    fn export(&self, id: PoolId) -> Result<Change, Failure> {
+        let pool = self.pool(id)?;
+        let target = match pool.target() {
+            Ok(target) => target,
+            // A controller that boots before its shelf: what isn't mounted has nothing to leave.
+            Err(_) if !self.imported(id)? => return Ok(Change::AlreadySo),
+            Err(failure) => return Err(failure),
+        };
         let device = match &target {
             Target::Block(device) => device.clone(),
             Target::File(file) => {

@@ -113,7 +113,7 @@ impl SgPort {
     /// Opens the node of a path under `dev` (`/dev`), for reading.
     ///
     /// # Errors
-    /// See [`open_node`].
+    /// Opens the node for reading, as the head of this module tells.
     pub fn open(dev: &Path, node: &Node) -> Result<SgPort, PortError> {
         Ok(SgPort {
             device: open_node(dev, node)?,

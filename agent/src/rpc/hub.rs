@@ -9,12 +9,12 @@
 //! The left side takes no lock that the right side holds, so a starved runtime can't delay the control thread.
 
 use super::session::Session;
+use crate::queue::{Receiver, Sender, queue};
 use failover_api::{DisabledReason, StateReport, Status, events};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream as Bell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -31,7 +31,7 @@ struct Change {
 
 /// The one place through which events reach subscribers.
 pub struct Hub {
-    changes: SyncSender<Change>,
+    changes: Sender<Change>,
     waiting: Mutex<Receiver<Change>>,
     /// A byte written to the first wakes the pump, which reads the second.
     bell: (Bell, Bell),
@@ -54,7 +54,7 @@ pub(super) struct Outlet {
 impl Hub {
     /// A hub without connections.
     pub fn new() -> std::io::Result<Hub> {
-        let (changes, waiting) = sync_channel(WAITING_CHANGES);
+        let (changes, waiting) = queue(WAITING_CHANGES);
         let bell = Bell::pair()?;
         bell.0.set_nonblocking(true)?;
         bell.1.set_nonblocking(true)?;
@@ -118,7 +118,7 @@ impl Hub {
     /// Hands on what waits.
     pub(super) fn deliver(&self) {
         let waiting = locked(&self.waiting);
-        while let Ok(change) = waiting.try_recv() {
+        while let Some(change) = waiting.try_recv() {
             if let Some(status) = change.status {
                 self.emit("failover.status", &events::status_changed(status));
             }

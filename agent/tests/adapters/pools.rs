@@ -165,6 +165,8 @@ fn a_bad_device_or_filesystem_is_told_plainly_and_nothing_is_left() {
             let text = pools.import(POOL, &[]).expect_err("gone").0;
             assert!(text.contains("can't be found"), "{text}");
             assert_eq!(pools.imported(POOL), Ok(false));
+            // A controller that boots before its shelf has nothing to leave.
+            assert_eq!(pools.export(POOL), Ok(Change::AlreadySo));
         },
     );
 }
