@@ -1,0 +1,90 @@
+"""A virtual machine as a process: its disks, its command line, power."""
+
+import os
+import shutil
+import subprocess
+
+import network
+import process
+import topology
+from image import Image
+from topology import CONTROLLERS, ENCLOSURE, TARGET, LabError, Machine
+
+# Quiet, deterministic and as little work as possible under emulation.
+KERNEL_WORDS = (
+    "console=ttyS0 net.ifnames=0 quiet loglevel=4 mitigations=off audit=0 apparmor=0 nokaslr cryptomgr.notests "
+    "tsc=reliable random.trust_cpu=on systemd.show_status=0 panic=1"
+)
+
+
+def need_programs() -> None:
+    if os.geteuid() != 0:
+        raise LabError("the lab makes a network namespace and taps: run it as root")
+    needed = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "ip": "iproute2",
+              "nsenter": "util-linux", "ssh": "openssh-client"}
+    missing = [package for program, package in needed.items() if shutil.which(program) is None]
+    if missing:
+        raise LabError(f"missing programs; on Debian: apt install {' '.join(missing)}")
+    if not os.path.exists("/dev/net/tun"):
+        raise LabError("/dev/net/tun is not there: the lab's cards are taps; `modprobe tun` on a machine of your own")
+
+
+def make_disks(image: Image, disks: int) -> None:
+    """A fresh copy-on-write root for each machine and fresh, empty shared disks."""
+    for machine in topology.MACHINES.values():
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.root)]
+        subprocess.run([*command, str(_root_disk(machine))], check=True)
+    with (topology.running() / "shared.raw").open("wb") as file:
+        # One MiB more for each, so that slices of whole MiB fit.
+        file.truncate(disks * (topology.DISK_MIB + 1) << 20)
+
+
+def power_on(machine: Machine, image: Image, disks: int, key: str) -> None:
+    if process.alive(machine.name):
+        raise LabError(f"{machine.name} is on already")
+    folder = topology.running()
+    command = network.inside(_qemu(machine, image, _kernel_words(machine, disks, key)))
+    process.start(machine.name, command, log=folder / f"{machine.name}.qemu.log")
+
+
+def _kernel_words(machine: Machine, disks: int, key: str) -> str:
+    words = [KERNEL_WORDS, f"systemd.machine_id={machine.number:032x}"]
+    words += [f"lab.name={machine.name}", f"lab.role={machine.role}", f"lab.key={key.replace(' ', ':')}"]
+    words += [f"lab.link.{link}={machine.mac(link)},{machine.address(link)}/24" for link in machine.links]
+    words += [f"lab.portal={ENCLOSURE.address('san')}", f"lab.target={TARGET}"]
+    if machine.role == "enclosure":
+        words += [f"lab.disks={disks}", f"lab.initiators={','.join(one.initiator for one in CONTROLLERS)}"]
+    else:
+        words += [f"lab.initiator={machine.initiator}"]
+    return " ".join(words)
+
+
+def _qemu(machine: Machine, image: Image, words: str) -> list[str]:
+    folder = topology.running()
+    # Emulation everywhere alike; LAB_ACCEL=kvm for a computer on which that boots a stock kernel.
+    accelerator = os.environ.get("LAB_ACCEL", "tcg")
+    if accelerator == "tcg":
+        processor = ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "qemu64"]
+    else:
+        processor = ["-accel", accelerator, "-cpu", "host"]
+    command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", *processor]
+    command += ["-name", machine.name, "-smp", "1", "-m", str(machine.memory_mib)]
+    command += ["-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", words]
+    command += ["-qmp", f"unix:{folder / machine.name}.qmp,server=on,wait=off"]
+    serial = f"socket,id=serial,path={folder / machine.name}.serial,server=on,wait=off"
+    command += ["-chardev", f"{serial},logfile={folder / machine.name}.console.log,logappend=on"]
+    command += ["-serial", "chardev:serial", "-device", "virtio-rng-pci"]
+    command += ["-drive", f"file={_root_disk(machine)},format=qcow2,if=virtio,discard=unmap"]
+    if machine.role == "enclosure":
+        command += ["-drive", f"file={folder / 'shared.raw'},format=raw,if=virtio"]
+    else:
+        command += ["-device", "i6300esb", "-action", "watchdog=reset"]
+    for link in machine.links:
+        command += ["-netdev", f"tap,id=net-{link},ifname={machine.tap(link)},script=no,downscript=no"]
+        # The card carries the network's name: faults speak of it.
+        command += ["-device", f"virtio-net-pci,id={link},netdev=net-{link},mac={machine.mac(link)},romfile="]
+    return command
+
+
+def _root_disk(machine: Machine) -> str:
+    return str(topology.running() / f"{machine.name}.qcow2")

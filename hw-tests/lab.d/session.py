@@ -1,0 +1,98 @@
+"""`lab up`, `down` and `status`."""
+
+import shutil
+import time
+
+import faults
+import image
+import machine as machines
+import network
+import process
+import remote
+import state
+import topology
+from topology import CONTROLLERS, ENCLOSURE, MACHINES, LabError, Machine
+
+BOOT_S_MAX = 240.0
+DISKS_S_MAX = 60.0
+# Unix sockets take at most 107 bytes; the longest name in the folder is "enclosure.serial".
+FOLDER_BYTES_MAX = 107 - len("/enclosure.serial.0123456789abcdef")
+
+
+def up(disks: int) -> None:
+    """Boots all three machines and waits until both controllers have every disk. What fails is taken down again."""
+    machines.need_programs()
+    if not 1 <= disks <= topology.DISKS_MAX:
+        raise LabError(f"{disks} disks: say 1 to {topology.DISKS_MAX}")
+    built = image.find()
+    folder = topology.running()
+    if len(str(folder)) > FOLDER_BYTES_MAX:
+        raise LabError(f"{folder} is too long a name for sockets: set LAB_DIR to at most {FOLDER_BYTES_MAX - 4} bytes")
+    if process.names() or network.exists():
+        raise LabError("the lab is up, or was not taken down: run `lab down` first")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    began = time.monotonic()
+    try:
+        _boot(built, disks, began)
+    except BaseException:
+        for one in MACHINES.values():
+            remote.disconnect(one)
+            process.end(one.name)
+        network.remove()
+        raise
+
+
+def _boot(built: image.Image, disks: int, began: float) -> None:
+    key = remote.make_key()
+    network.make()
+    machines.make_disks(built, disks)
+    state.save(state.State(str(built.folder), disks))
+    # The enclosure first: the controllers wait for its disks anyway.
+    for one in (ENCLOSURE, *CONTROLLERS):
+        machines.power_on(one, built, disks, key)
+    for one in (ENCLOSURE, *CONTROLLERS):
+        remote.wait_until_up(one, BOOT_S_MAX)
+        print(f"{one.name:10} answers after {time.monotonic() - began:5.1f} s")
+    for one in CONTROLLERS:
+        wait_for_disks(one, disks)
+        print(f"{one.name:10} has {disks} disks after {time.monotonic() - began:5.1f} s")
+
+
+def wait_for_disks(machine: Machine, disks: int) -> None:
+    """Until every shared disk has its name under /dev/disk/by-id."""
+    names = " ".join(disk_path(disk) for disk in range(disks))
+    deadline = time.monotonic() + DISKS_S_MAX
+    while remote.run(machine, f"ls {names}").code != 0:
+        if time.monotonic() > deadline:
+            journal = remote.run(machine, "journalctl -b -u lab-disks -u iscsid --no-pager | tail -n 5").out
+            raise LabError(f"{machine.name} has not all {disks} disks after {DISKS_S_MAX:.0f} s: {journal.strip()}")
+        time.sleep(0.3)
+
+
+def disk_identity(disk: int) -> str:
+    """World-wide name of a shared disk, 32 hexadecimal digits: the target's own prefix and its serial number."""
+    return f"6001405{0x1ab:03x}{disk:022x}"
+
+
+def disk_path(disk: int) -> str:
+    return f"/dev/disk/by-id/wwn-0x{disk_identity(disk)}"
+
+
+def down() -> None:
+    """Ends every process that `lab up` started and removes the namespace; the logs stay until the next `lab up`."""
+    ended = [name for name in process.names() if process.end(name)]
+    network.remove()
+    (topology.running() / "lab.json").unlink(missing_ok=True)
+    for path in topology.running().glob("*.qcow2"):
+        path.unlink()
+    (topology.running() / "shared.raw").unlink(missing_ok=True)
+    print(f"ended: {', '.join(ended) or 'nothing was running'}; logs are in {topology.running()}")
+
+
+def status() -> None:
+    now = state.load()
+    print(f"image     {now.as_image().folder.name}, {now.disks} disks of {topology.DISK_MIB} MiB")
+    for one in MACHINES.values():
+        links = [f"{link} {now.links.get(f'{one.name}.{link}', 'up')}" for link in one.links]
+        print(f"{one.name:9} {faults.power(one):7} {one.address('mgmt'):11} {', '.join(links)}")

@@ -1,0 +1,37 @@
+"""What the running lab has to remember from one command to the next: one small file in its folder."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import topology
+from image import Image
+from topology import LabError
+
+
+@dataclass
+class State:
+    image: str  # folder of the image
+    disks: int
+    # "machine.network" -> "down" (no carrier) or "cut" (carrier, nothing passes)
+    links: dict[str, str] = field(default_factory=dict)
+
+    def as_image(self) -> Image:
+        return Image(Path(self.image))
+
+
+def load() -> State:
+    try:
+        return State(**json.loads(_path().read_text()))
+    except FileNotFoundError:
+        raise LabError("the lab is not up: run `lab up`") from None
+
+
+def save(state: State) -> None:
+    unfinished = _path().with_suffix(".new")
+    unfinished.write_text(json.dumps(asdict(state)))
+    unfinished.rename(_path())
+
+
+def _path() -> Path:
+    return topology.running() / "lab.json"
