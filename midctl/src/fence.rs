@@ -1,7 +1,7 @@
 //! `midctl fence status`: who holds and who is registered on each shared disk.
 
 use crate::client::Failure;
-use crate::render::{ago, moment, show, span, table};
+use crate::render::{ago, counted, moment, show, span, table};
 use crate::terminal::Terminal;
 use failover_api::{FenceCheck, FenceDisk, FenceKey, FenceStatus, Node};
 
@@ -105,15 +105,7 @@ fn registered(disk: &FenceDisk, here: Node) -> String {
         (count(Some(here.other())), "peer"),
         (count(None), "foreign"),
     ];
-    let named: Vec<String> = parts
-        .iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, whose)| format!("{number} {whose}"))
-        .collect();
-    match named.as_slice() {
-        [] => "none".to_owned(),
-        named => named.join(", "),
-    }
+    counted(&parts, "none")
 }
 
 fn paths(disk: &FenceDisk) -> String {

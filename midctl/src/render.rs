@@ -94,6 +94,22 @@ pub fn count(number: usize, what: &str) -> String {
     }
 }
 
+/// Numbers with their words, those above zero: "3 ours, 1 foreign"; `none` where all are zero.
+pub fn counted<N: std::fmt::Display + PartialOrd + Default>(
+    parts: &[(N, &str)],
+    none: &str,
+) -> String {
+    let named: Vec<String> = parts
+        .iter()
+        .filter(|(number, _)| *number > N::default())
+        .map(|(number, what)| format!("{number} {what}"))
+        .collect();
+    match named.as_slice() {
+        [] => none.to_owned(),
+        named => named.join(", "),
+    }
+}
+
 /// Colours of the words that matter, set after the layout so that they take no width.
 pub fn colour(text: &str, terminal: Terminal) -> String {
     const GREEN: &str = "32";

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::render::{ago, colour, count, duration, show, table};
+use crate::render::{ago, colour, count, counted, duration, show, table};
 use crate::terminal::Terminal;
 use failover_api::{DiskReport, PeerReport, StateReport, Status};
 
@@ -152,15 +152,7 @@ fn disk_summary(state: &StateReport) -> String {
         (disks.free, "free"),
         (disks.unreadable, "unreadable"),
     ];
-    let named: Vec<String> = parts
-        .iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, whose)| format!("{number} {whose}"))
-        .collect();
-    match named.as_slice() {
-        [] => "none seen".to_owned(),
-        named => named.join(", "),
-    }
+    counted(&parts, "none seen")
 }
 
 fn links(state: &StateReport, terminal: Terminal) -> Option<String> {

@@ -172,7 +172,9 @@ fn prepare(root: &Path, lab: &Path, mutant: Option<&str>) -> Result<(), String> 
         let content = fs::read_to_string(root.join(&file)).map_err(text)?;
         sources.push((file, content));
     }
-    let mut main = String::from("#![allow(dead_code, missing_docs)]\n#[macro_use]\n");
+    let mut main = String::from(
+        "#![allow(dead_code, missing_docs, reason = \"a part of the simulator, built as a program\")]\n#[macro_use]\n",
+    );
     for module in MODULES {
         let mut parts = vec![format!("agent/sim/src/{module}.rs").into()];
         let folder = format!("agent/sim/src/{module}");

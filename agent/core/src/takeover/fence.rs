@@ -457,7 +457,7 @@ impl Controller {
         let wait = match (self.losses, self.config.node) {
             (0 | 1, crate::ids::Node::A) => 0,
             (0 | 1, crate::ids::Node::B) => 2 * budget,
-            _ => self.draw(4 * budget),
+            (2.., crate::ids::Node::A | crate::ids::Node::B) => self.draw(4 * budget),
         };
         self.backoff_until = now + ms(wait.max(self.config.timing.disk_read_ms));
     }
