@@ -8,7 +8,7 @@ import subprocess
 import topology
 from topology import MACHINES, NETWORKS, LabError, Machine
 
-NAMESPACE = "failoverd-lab"
+NAMESPACE = f"failoverd-{topology.NAME}"
 
 
 def inside(command: list[str]) -> list[str]:

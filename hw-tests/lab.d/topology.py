@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+# Several labs can run beside each other on one computer, each in a namespace and a folder of its own.
+NAME = os.environ.get("LAB_NAME") or "lab"
 
 # Network name -> third byte of its addresses, 10.77.N.0/24. They exist in the lab's own network namespace only.
 NETWORKS = {"mgmt": 0, "hb0": 1, "hb1": 2, "lan": 3, "san": 4}
@@ -69,4 +71,4 @@ def cache() -> Path:
 
 def running() -> Path:
     """Folder of the running lab: sockets, logs, throw-away disks."""
-    return cache() / "run"
+    return cache() / ("run" if NAME == "lab" else f"run-{NAME}")
