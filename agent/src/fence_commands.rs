@@ -8,6 +8,7 @@ use crate::assemble;
 use crate::clearing::{Cleared, Clearing, Pace};
 use crate::config::Config;
 use crate::disks;
+use crate::engine::Engine;
 use crate::history::{HistoryFile, Past};
 use crate::instance::Instance;
 use crate::journal;
@@ -240,6 +241,7 @@ pub fn clear(
         accept_volatile: config.accept_volatile,
     };
     let fence = RealFence::new(ground.opener.clone(), options, &watched);
+    let fence = Engine::new(Arc::new(fence)).map_err(|error| format!("no thread: {error}"))?;
     let clearing = Clearing {
         fence: &fence,
         watched: &watched,

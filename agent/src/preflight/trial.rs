@@ -140,7 +140,7 @@ impl Trial {
     }
 
     fn capabilities(&mut self) {
-        match self.fence.examine(self.disk.id, PathId(0), DEADLINE) {
+        match self.fence.examine(self.disk.id, PathId(0)) {
             Ok(can) => {
                 let verdict = |good| if good { Verdict::Pass } else { Verdict::Fail };
                 let said = match can.wero {
