@@ -12,8 +12,9 @@ use crate::key::{Key, Phase};
 use crate::pr::{PrCommand, PrError, PrReply};
 use serde::{Deserialize, Serialize};
 
-/// Retries of one command after unit attentions: each path reports each of its own at most once or twice.
-const UNIT_ATTENTIONS_MAX: u8 = 4;
+/// Retries of one command after unit attentions. A path tells each kind once, one for each command: power-on or reset,
+/// reservations preempted, released, registrations preempted, and parameters, capacity, microcode, units changed.
+const UNIT_ATTENTIONS_MAX: u8 = 8;
 /// Retries of a survey whose two reads saw different generations.
 const TORN_SURVEYS_MAX: u8 = 3;
 

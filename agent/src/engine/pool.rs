@@ -82,8 +82,8 @@ pub(super) struct State {
     workers: usize,
     /// Threads that stay without work.
     warm: usize,
-    /// The watch has a time to look again; without, it must be woken.
-    watch_awake: bool,
+    /// When the watch looks again by itself.
+    watch_at: Option<Instant>,
     closing: bool,
 }
 
@@ -346,9 +346,10 @@ impl Shared {
             young: true,
             turn: Some(turn),
         };
+        let look_at = flight.young_until();
         state.flights.insert(ticket, flight);
-        if !state.watch_awake {
-            state.watch_awake = true;
+        if state.watch_at.is_none_or(|at| look_at < at) {
+            state.watch_at = Some(look_at);
             drop(state);
             self.alarm.notify_all();
         }
@@ -397,7 +398,7 @@ impl Shared {
                 young.or_else(|| flight.turn.as_ref().map(|_| flight.due))
             });
             let next = times.chain(no_thread_until).min();
-            state.watch_awake = next.is_some();
+            state.watch_at = next;
             state = match next {
                 None => self
                     .alarm
