@@ -140,6 +140,7 @@ fn is_leased(config: &Config) -> bool {
 /// Disks of the configuration that can't be used here.
 pub fn look_at_machine(config: &Config, roots: &Roots) -> Result<Vec<String>, ConfigErrors> {
     let (choice, inventory) = disks::find(config, roots)?;
+    disks::checks_allow(config, &inventory)?;
     let mut found = disks::describe(&choice, &inventory);
     found.extend(look_at_pools(config)?);
     found.extend(look_at_network(config));
