@@ -26,6 +26,7 @@ mod lanes;
 mod ledger;
 pub mod links;
 mod logger;
+pub mod messages;
 pub mod pair_key;
 pub mod preflight;
 mod queue;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -244,9 +245,16 @@ fn log_to_the_right_place() {
     if under_journal()
         && let Ok(journal) = tracing_journald::layer()
     {
-        registry.with(journal).init();
+        // With a prefix no field would be one that journald knows: MESSAGE_ID leads to the catalogue's text.
+        registry.with(journal.with_field_prefix(None)).init();
     } else {
         let lines = tracing_subscriber::fmt::layer()
+            // For people: the catalogue's id isn't.
+            .fmt_fields(format::debug_fn(|line, field, value| match field.name() {
+                "message" => write!(line, "{value:?}"),
+                "message_id" => Ok(()),
+                name => write!(line, " {name}={value:?}"),
+            }))
             .with_writer(std::io::stderr)
             .with_target(false)
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));

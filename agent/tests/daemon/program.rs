@@ -318,6 +318,60 @@ fn addresses_that_went_with_their_link_come_back_with_it() {
     on_a_wire(test, FLAP, &["192.0.2.9/24", "2001:db8::9/64"]);
 }
 
+/// A pretend journald in the place of the real one. $1 the program, $2 the folder with its socket and the configuration.
+const JOURNAL: &str = r#"
+mount -t tmpfs none /run
+mkdir -p /run/systemd/journal
+touch /run/systemd/journal/socket
+mount --bind "$2/journald" /run/systemd/journal/socket
+exec 2>"$2/errors"
+JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$1" --config "$2/failoverd.toml"
+"#;
+
+#[test]
+fn journald_gets_the_ids_of_its_catalogue() {
+    let test = "program::journald_gets_the_ids_of_its_catalogue";
+    let mut single = Single::new();
+    let journald = UnixDatagram::bind(single.path("journald")).expect("a socket");
+    let patience = Some(Duration::from_secs(30));
+    journald.set_read_timeout(patience).expect("a time-out");
+    let inside = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-ec", script, "sh"]);
+        command
+            .arg(env!("CARGO_BIN_EXE_failoverd"))
+            .arg(single.dir.path());
+        command
+    };
+    let probe = inside("mount -t tmpfs none /run").output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        let why = "no mount namespace can be made here";
+        let _ = write!(std::io::stderr(), "\nSKIPPED: {test}: {why}\n");
+        return;
+    }
+    single.child = Some(inside(JOURNAL).spawn().expect("runs"));
+    let mut line = vec![0; 65536];
+    // The native protocol: FIELD=value lines, or FIELD, a little-endian length and the value.
+    let serves = loop {
+        let length = journald.recv(&mut line).expect("a line in time");
+        let line = text(&line[..length]);
+        if line.contains("-> active") {
+            break line;
+        }
+    };
+    for part in [
+        "0348b3bc16ba5e128f9c49355a142529\n",
+        "MESSAGE_ID\n",
+        "FAILOVER_ID\n",
+        "FAILOVER_TO\n",
+        "SYSLOG_IDENTIFIER",
+    ] {
+        assert!(serves.contains(part), "{part:?} is missing: {serves:?}");
+    }
+    single.signal(Signal::SIGTERM);
+    assert_eq!(single.end(), Some(0));
+}
+
 /// A unit that waited for the target which it starts itself would never be ready.
 #[test]
 fn it_is_ready_as_soon_as_the_socket_answers() {
