@@ -23,6 +23,7 @@ mod inbox;
 mod instance;
 pub mod journal;
 mod lanes;
+mod last_words;
 mod ledger;
 pub mod links;
 mod logger;
@@ -33,6 +34,7 @@ mod queue;
 mod realtime;
 pub mod rpc;
 mod signals;
+pub mod supervisor;
 
 /// Draws 64 random bits; falls back on the clock and the process where the kernel has none to give.
 pub(crate) fn random_u64() -> u64 {

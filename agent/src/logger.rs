@@ -60,8 +60,12 @@ impl Log {
     }
 }
 
-/// Starts the logger. It ends when every [`Log`] is dropped.
-pub(crate) fn start(state_dir: PathBuf, past: Past) -> std::io::Result<(Log, JoinHandle<()>)> {
+/// Starts the logger with a record of what came before, if there is one. It ends when every [`Log`] is dropped.
+pub(crate) fn start(
+    state_dir: PathBuf,
+    past: Past,
+    before: Option<HistoryRecord>,
+) -> std::io::Result<(Log, JoinHandle<()>)> {
     let (queue, items) = queue(WAITING_MAX);
     let lost = Arc::new(AtomicU64::new(0));
     let log = Log {
@@ -69,7 +73,10 @@ pub(crate) fn start(state_dir: PathBuf, past: Past) -> std::io::Result<(Log, Joi
         lost: lost.clone(),
     };
     // What came before is there before the first reader can ask.
-    let history = HistoryFile::open(&state_dir, past);
+    let mut history = HistoryFile::open(&state_dir, past);
+    if let Some(record) = before {
+        history.keep(record);
+    }
     let thread = std::thread::Builder::new()
         .name("logger".to_owned())
         .spawn(move || write(&items, history, &lost))?;
