@@ -103,7 +103,8 @@ def install(folder: str | None, wanted: Layout = Layout()) -> None:
     for one in CONTROLLERS:
         _stop(one)
         _put_programs(one, binaries, wanted)
-    _free_disks(disks)
+    # No reservation of an earlier installation may be left; that the second one can do it too is the check.
+    free_from(*CONTROLLERS)
     remote.must(A, "rm -f /etc/failoverd/pair.key && failoverd new-key /etc/failoverd/pair.key")
     give_key(B, remote.must(A, "base64 -w0 /etc/failoverd/pair.key"))
     guids = {pool: _make_pool(pool, wanted, disks) for pool in wanted.pools}
@@ -127,6 +128,18 @@ def remembered() -> tuple[Layout, str] | None:
     except LabError:
         return None
     return Layout(**known["layout"]), known["folder"]
+
+
+def free() -> None:
+    """Stops the daemons and clears every reservation: nothing keeps either controller from writing."""
+    for one in CONTROLLERS:
+        remote.run(one, "systemctl stop failoverd", 180.0)
+    free_from(*CONTROLLERS)
+
+
+def device(pool: str) -> str:
+    """The block device of an ext4 pool."""
+    return session.disk_path(disks_of(pool, layout(), state.load().disks)[0])
 
 
 def again() -> None:
@@ -228,12 +241,13 @@ def _put_programs(machine: Machine, binaries: Path, wanted: Layout) -> None:
         remote.must(machine, "systemctl enable lab-recorder-tank.service")
 
 
-def _free_disks(disks: int) -> None:
-    """No reservation of an earlier installation may be left; the check is that none is."""
+def free_from(*machines: Machine) -> None:
+    """Clears every reservation on the shared disks by hand, from each of these machines; daemons must be stopped."""
     one = "sg_turs -q $disk; sg_persist -n --out --register-ignore --param-sark=0x1 $disk && " \
           "sg_persist -n --out --clear --param-rk=0x1 $disk || exit 1"
-    for machine in CONTROLLERS:
-        remote.must(machine, f"for disk in {_paths(range(disks))}; do {one}; done >/dev/null", 180.0)
+    disks = range(state.load().disks)
+    for machine in machines:
+        remote.must(machine, f"for disk in {_paths(disks)}; do {one}; done >/dev/null", 180.0)
 
 
 def _make_pool(pool: str, wanted: Layout, disks: int) -> str:

@@ -58,13 +58,14 @@ def wait_for_master(timeout_s: float) -> Machine:
     began = time.monotonic()
     while (found := master_of_pair()) is None:
         if time.monotonic() - began > timeout_s:
-            said = {one.name: _short(state(one)) for one in CONTROLLERS}
+            said = {one.name: short(state(one)) for one in CONTROLLERS}
             raise LabError(f"no MASTER with a BACKUP that could take over after {timeout_s:.0f} s: {said}")
         time.sleep(0.5)
     return found
 
 
-def _short(said: dict) -> str:
+def short(said: dict) -> str:
+    """A state for an error's text."""
     return f"{said.get('status', 'no answer')} ({said.get('why', '')}; {', '.join(said.get('blockers', []))})"
 
 
