@@ -130,6 +130,15 @@ def remembered() -> tuple[Layout, str] | None:
     return Layout(**known["layout"]), known["folder"]
 
 
+def stop() -> None:
+    """Stops the daemons, if something is installed; the next trial that needs it installs anew."""
+    if _path().exists():
+        free()
+        for one in CONTROLLERS:
+            remote.run(one, "systemctl disable failoverd")
+        _path().unlink()
+
+
 def free() -> None:
     """Stops the daemons and clears every reservation: nothing keeps either controller from writing."""
     for one in CONTROLLERS:

@@ -57,11 +57,6 @@ def remove() -> None:
         subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
-def lan_interface() -> str:
-    """Our own card on the clients' network."""
-    return _bridge("lan")
-
-
 def cut(machine: Machine, network: str) -> None:
     """Nothing passes any more, but the machine still sees a carrier: a cable dead behind the switch."""
     _ip([f"link set {machine.tap(network)} nomaster"])

@@ -136,7 +136,7 @@ def messages(machine: Machine, since_s: float) -> list[dict]:
 def address_answers(address: str = install.VIRTUAL_ADDRESS) -> bool:
     """Whether a client on the LAN can connect to the virtual address within 3 s; sshd listens on it like on any."""
     ask = f"import socket; socket.create_connection(({address!r}, 22), 3).recv(1)"
-    command = network.inside([sys.executable, "-c", ask])
+    command = network.client([sys.executable, "-c", ask])
     return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 

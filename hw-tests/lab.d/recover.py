@@ -4,7 +4,6 @@ import faults
 import install
 import pair
 import remote
-import state
 from topology import CONTROLLERS, MACHINES, LabError, Machine
 
 HEALTHY_S_MAX = 120.0
@@ -28,22 +27,13 @@ def healthy_pair() -> Machine:
 
 
 def heal() -> None:
-    """Ends every fault that the lab knows of; what is mended already stays as it is."""
-    for one in MACHINES.values():
-        power = faults.power(one)
-        if power == "frozen":
-            faults.thaw(one)
-        elif power == "paused":
-            faults.resume(one)
-        elif power == "off":
-            faults.power_on(one)
-        for link in one.links:
-            faults.link_up(one, link)
+    """Ends every fault that the lab knows of, and gives power; what is mended already stays as it is."""
     for one in MACHINES.values():
         remote.disconnect(one)
-        remote.wait_until_up(one, BOOT_S_MAX)
-    for disk in range(state.load().disks):
-        faults.disk_heal(disk)
+        if faults.power(one) == "off":
+            faults.power_on(one)
+            remote.wait_until_up(one, BOOT_S_MAX)
+    faults.heal()
 
 
 def power_cycle() -> None:

@@ -7,7 +7,8 @@ from install import Layout
 # In the order in which the whole list runs. Deadlines are for a busy computer: a boot takes up to two minutes there.
 WHOLE = (
     Trial("reservations", 400, layout=None),
-    Trial("breakage", 500, layout=None),
+    Trial("breakage", 700, layout=None),
+    Trial("shelf", 1200, layout=None),
     Trial("handover", 900, short=True),
     Trial("power_cut", 2400, short=True),
     Trial("freeze", 700, short=True),

@@ -29,7 +29,10 @@ def lost(check: Check) -> None:
 def _restart(check: Check, name: str, keep: bool) -> None:
     with scenario.Scene(check, name) as scene:
         scene.mark("the enclosure loses its power")
-        faults.enclosure_restart(keep=keep)
+        faults.power_off(ENCLOSURE)
+        if not keep:
+            faults.forget(ENCLOSURE)
+        faults.power_on(ENCLOSURE)
         remote.wait_until_up(ENCLOSURE, UP_S_MAX)
         scene.note("the enclosure is back")
         scene.serves_again_or_power_cycle(may_cycle=False)

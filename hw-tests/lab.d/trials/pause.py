@@ -53,9 +53,9 @@ def run(check: Check) -> None:
 
 
 def _start(machine: topology.Machine, seconds: float) -> subprocess.Popen:
-    command = [sys.executable, str(topology.HERE / "stale.py"), network.lan_interface(), machine.mac("lan")]
+    command = [sys.executable, str(topology.HERE / "stale.py"), "lan0", machine.mac("lan")]
     command += [install.VIRTUAL_ADDRESS, str(seconds)]
-    return subprocess.Popen(network.inside(command), stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(network.client(command), stdout=subprocess.PIPE, text=True)
 
 
 def _end(watch: subprocess.Popen, seconds: float) -> list[float]:
