@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import install
 import recover
+import remote
 import session
 import state
 from install import Layout
@@ -134,6 +135,8 @@ def _run_one(trial: Trial, check: Check, ext4: bool) -> str:
 def _prepare(trial: Trial, ext4: bool) -> None:
     """Brings the lab to the layout that the trial needs; nothing if it has it."""
     if trial.layout is None:
+        if remote.reach is not None:
+            raise Skip("looks at the virtual lab itself")
         install.stop()
         return
     wanted = trial.layout
@@ -142,6 +145,10 @@ def _prepare(trial: Trial, ext4: bool) -> None:
             raise Skip("needs ZFS")
         wanted = Layout(fs="ext4")
     known = install.remembered()
+    if remote.reach is not None:
+        if trial.layout != Layout() or trial.disks != 8:
+            raise Skip("needs another installation than these machines have")
+        return
     if known and known[0] == wanted and state.load().disks == trial.disks:
         return
     folder = known[1] if known else None

@@ -108,10 +108,7 @@ def install(folder: str | None, wanted: Layout = Layout()) -> None:
     remote.must(A, "rm -f /etc/failoverd/pair.key && failoverd new-key /etc/failoverd/pair.key")
     give_key(B, remote.must(A, "base64 -w0 /etc/failoverd/pair.key"))
     guids = {pool: _make_pool(pool, wanted, disks) for pool in wanted.pools}
-    timing = timing_of(wanted.profile, binaries)
-    _path().write_text(json.dumps({
-        "folder": str(binaries), "layout": asdict(wanted), "guids": guids, "timing": timing,
-    }))
+    remember(binaries, wanted, guids)
     for one in CONTROLLERS:
         # The other one made the partition tables after this one had read them.
         remote.must(one, f"for disk in {_paths(range(disks))}; do blockdev --rereadpt $disk; done; udevadm settle", 120.0)
@@ -128,6 +125,12 @@ def remembered() -> tuple[Layout, str] | None:
     except LabError:
         return None
     return Layout(**known["layout"]), known["folder"]
+
+
+def remember(binaries: Path, wanted: Layout, guids: dict[str, str]) -> None:
+    """What is installed, for the commands to come."""
+    known = {"folder": str(binaries), "layout": asdict(wanted), "guids": guids, "timing": timing_of(wanted.profile, binaries)}
+    _path().write_text(json.dumps(known))
 
 
 def stop() -> None:
