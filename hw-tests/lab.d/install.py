@@ -241,8 +241,12 @@ def _put_programs(machine: Machine, binaries: Path, wanted: Layout) -> None:
         remote.send_file(machine, (SYSTEMD / unit).read_bytes(), f"/etc/systemd/system/{unit}")
     # On a real machine the kernel has the shelf's disks before any service starts; here a login brings them. The
     # lab's timers are longer, so that a handover may take longer too.
-    lines = f"[Unit]\nAfter=lab-disks.service\n[Service]\nTimeoutStopSec={60 * LAB_FACTOR}\nTimeoutStartSec={30 * LAB_FACTOR}\n"
-    remote.send_file(machine, lines.encode(), "/etc/systemd/system/failoverd.service.d/lab.conf")
+    lines = ["[Unit]", "After=lab-disks.service", "[Service]"]
+    unit = (SYSTEMD / "failoverd.service").read_text()
+    for name, value in re.findall(r"^(TimeoutStopSec|TimeoutStartSec|WatchdogSec)=(\d+)$", unit, re.MULTILINE):
+        lines += [f"{name}={int(value) * LAB_FACTOR}"]
+    text = "\n".join(lines) + "\n"
+    remote.send_file(machine, text.encode(), "/etc/systemd/system/failoverd.service.d/lab.conf")
     remote.send_file(machine, (SYSTEMD / "failoverd.sysusers").read_bytes(), "/usr/lib/sysusers.d/failoverd.conf")
     for pool in wanted.pools:
         remote.must(machine, f"mkdir -p {mountpoint(pool)}")

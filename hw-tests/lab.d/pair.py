@@ -119,7 +119,7 @@ def history(machine: Machine) -> list[dict]:
 def messages(machine: Machine, since_s: float) -> list[dict]:
     """What the daemon has logged since a time of its wall clock: dicts of `at_s`, `id`, `text` and `priority`."""
     command = f"journalctl -u failoverd -o json --no-pager --since=@{since_s:.3f} " \
-              "--output-fields=MESSAGE,F_ID,PRIORITY | tail -n 400"
+              "--output-fields=MESSAGE,FAILOVER_ID,PRIORITY | tail -n 400"
     found = []
     for line in remote.run(machine, command, 60.0).out.splitlines():
         try:
@@ -128,7 +128,7 @@ def messages(machine: Machine, since_s: float) -> list[dict]:
             continue
         text = entry.get("MESSAGE", "")
         if isinstance(text, str):
-            found.append({"at_s": int(entry["__REALTIME_TIMESTAMP"]) / 1e6, "id": entry.get("F_ID", ""),
+            found.append({"at_s": int(entry["__REALTIME_TIMESTAMP"]) / 1e6, "id": entry.get("FAILOVER_ID", ""),
                           "text": text, "priority": int(entry.get("PRIORITY", 6))})
     return found
 
