@@ -13,18 +13,24 @@ use crate::control::{Control, Parts};
 use crate::history::Past;
 use crate::inbox::{self, Inbox, Input};
 use crate::instance::Instance;
-use crate::journal::FileJournal;
+use crate::journal::{FileJournal, Loaded};
 use crate::lanes::{Lanes, Tools};
+use crate::last_words::{self, Found, LastWords};
 use crate::ledger::Ledger;
 use crate::links::{Inspector, LinkCounters, Links};
 use crate::logger::{self, Log};
 use crate::rpc::{self, Backend, Hub, Limits, Socket};
 use crate::signals;
-use failover_api::Severity;
-use failover_core::action::HaltReason;
-use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Vips, Watchdog};
+use crate::supervisor::Supervisor;
+use failover_api::{HistoryRecord, Severity};
+use failover_core::action::{Entry, HaltReason};
+use failover_core::adapters::{
+    Clock, Failure, Fence, Journal, Lease, Pools, Services, Vips, Watchdog,
+};
 use failover_core::controller::Controller;
-use failover_core::ids::{DiskId, LinkId};
+use failover_core::ids::{DiskId, LinkId, PoolId};
+use failover_core::states::State;
+use failover_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,9 +72,10 @@ pub struct DaemonAdapters {
 /// Names the paths of each shared disk as they are now; never waits for one.
 pub type PathsOf = Arc<dyn Fn() -> BTreeMap<DiskId, Vec<String>> + Send + Sync>;
 
-/// Called on a lane with the old and the new configuration and whether the virtual addresses are on; what did not
-/// change must not be touched.
-pub type Reconfigure = Arc<dyn Fn(&Config, &Config, bool) -> Result<(), Failure> + Send + Sync>;
+/// Called on a lane with the old and the new configuration and, if the virtual addresses are on, the pools that are
+/// imported; what did not change must not be touched.
+pub type Reconfigure =
+    Arc<dyn Fn(&Config, &Config, Option<&[PoolId]>) -> Result<(), Failure> + Send + Sync>;
 
 /// How the daemon ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +112,7 @@ impl From<Failure> for RunError {
 pub fn run(config: Config, adapters: DaemonAdapters) -> Result<Exit, RunError> {
     // A signal that comes before its handler stands waits, instead of ending a daemon that already owns.
     let early = signals::hold_back();
-    let running = start(config, adapters)?;
+    let running = start_under(config, adapters, Supervisor::of_this_process())?;
     let handle = running.handle();
     let (ready, stands) = std::sync::mpsc::channel();
     running.runtime.spawn(async move {
@@ -144,6 +151,14 @@ pub struct Handle {
 
 /// Starts a daemon in this process.
 pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunError> {
+    start_under(config, adapters, Supervisor::default())
+}
+
+fn start_under(
+    config: Config,
+    adapters: DaemonAdapters,
+    supervisor: Supervisor,
+) -> Result<Running, RunError> {
     let paths = config.paths.clone();
     for folder in [&paths.state_dir, &paths.runtime_dir] {
         make_folder(folder)?;
@@ -151,12 +166,23 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
     let instance = Instance::claim(&paths.runtime_dir)?;
     // A flag that an earlier run didn't live to see must not change what the next SIGTERM means.
     let _ = std::fs::remove_file(paths.runtime_dir.join(signals::RESTART_FLAG));
-    let (journal, loaded) = FileJournal::open(&paths.state_dir, &paths.runtime_dir)?;
+    let (journal, mut loaded) = FileJournal::open(&paths.state_dir, &paths.runtime_dir)?;
+    let before = last_words::read(&paths.state_dir);
+    count_reset(&before, &mut loaded, &journal);
     let past = Past::default();
-    let (log, logger) = logger::start(paths.state_dir.clone(), past.clone())
+    let reset = reset_record(&before, &config, adapters.clock.now());
+    let (log, logger) = logger::start(paths.state_dir.clone(), past.clone(), reset)
         .map_err(|error| RunError::Start(format!("no thread for the log: {error}")))?;
     for remark in loaded.remarks {
         log.say("JOURNAL", Severity::Info, remark);
+    }
+    if let Some(sentence) = before.sentence() {
+        log.say("RESET_BEFORE", Severity::Warning, sentence);
+    }
+    let last_words = LastWords::open(&paths.state_dir);
+    if let Err(failure) = &last_words {
+        let text = format!("{failure}; the reason of a reset will not be known after it");
+        log.say("JOURNAL", Severity::Warning, text);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -223,6 +249,8 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
         inputs,
         log: log.clone(),
         backoffice: backoffice.clone(),
+        supervisor,
+        last_words: last_words.ok(),
     };
     let control = Control::new(parts, adapters);
     let control = std::thread::Builder::new()
@@ -258,6 +286,36 @@ async fn serve_rpc(
     if let Err(error) = served {
         tracing::error!("the control socket is not served any more: {error}");
     }
+}
+
+/// A reset whose record the journal could not keep counts all the same.
+fn count_reset(before: &Found, loaded: &mut Loaded, journal: &FileJournal) {
+    let Some(words) = &before.words else {
+        return;
+    };
+    if words.resets > loaded.restored.resets {
+        loaded.restored.resets = words.resets;
+        if let Err(failure) = journal.record(&Entry::Resets(words.resets)) {
+            loaded.remarks.push(failure.0);
+        }
+    }
+}
+
+/// Why the run before ended, if it asked for a reset.
+fn reset_record(before: &Found, config: &Config, now: Instant) -> Option<HistoryRecord> {
+    Some(HistoryRecord {
+        seq: 0,
+        at_micros: now.micros(),
+        wall_ms: None,
+        node: config.node,
+        from: State::Halted.name().to_owned(),
+        to: State::Starting.name().to_owned(),
+        status: State::Starting.status(),
+        why: before.sentence()?,
+        evidence: Vec::new(),
+        epoch: before.words.as_ref()?.epoch,
+        phases: Vec::new(),
+    })
 }
 
 fn make_folder(folder: &Path) -> Result<(), RunError> {
@@ -347,11 +405,10 @@ impl Handle {
             return Err("vips can't be changed at run time here; restart the daemon".to_owned());
         };
         let (old, new) = (old.clone(), new.clone());
-        let shown_on = self.backoffice.report().vips_on;
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
         self.inbox.put(Input::OnVipLane(Box::new(move |on| {
             // Who asked may have given up.
-            let _ = answer.try_send(reconfigure(&old, &new, on || shown_on));
+            let _ = answer.try_send(reconfigure(&old, &new, on));
         })));
         let patience = Duration::from_millis(self.config().timing.vips_ms) + FAREWELL;
         match answered.recv_timeout(patience) {
