@@ -7,12 +7,16 @@ use crate::adapters::hooks::{ExecServices, Hook};
 use crate::adapters::lease::{self, Form, NftLease, Protection};
 use crate::adapters::lease_thread::LeaseThread;
 use crate::adapters::mount_pools::{MountPool, MountPools};
+use crate::adapters::pool_set::PoolSet;
 use crate::adapters::reset::{CommandReset, KernelReset, Reset};
-use crate::adapters::services::ServiceList;
+use crate::adapters::services::{Service, ServiceList};
 use crate::adapters::systemd::SystemdServices;
 use crate::adapters::vips::{KernelVips, Vip};
 use crate::adapters::watchdog::{DeviceWatchdog, NoWatchdog};
-use crate::config::{Config, ConfigErrors, MountConfig, ServicesConfig, VipConfig};
+use crate::adapters::zfs::{Finding, Limits, Places, Tools, ZfsPool, ZfsPools};
+use crate::config::{
+    Config, ConfigErrors, HookConfig, MountSettings, PoolKind, PoolSettings, VipConfig, ZfsSettings,
+};
 use crate::daemon::{DaemonAdapters, Reconfigure};
 use crate::disks;
 use crate::realtime;
@@ -60,10 +64,12 @@ pub struct Machine {
 impl Machine {
     /// The real one that the configuration asks for, apart from its fence.
     pub fn real(config: &Config, fence: Arc<dyn Fence>) -> Result<Machine, Failure> {
+        let pools = pools(config)?;
+        ZfsPools::watch(&pools.zfs)?;
         Ok(Machine {
             fence,
-            pools: Arc::new(MountPools::new(config.pools.iter().map(pool).collect())?),
-            services: Arc::new(services(&config.services, config.timing.services_ms)?),
+            pools: Arc::new(pools.all),
+            services: Arc::new(services(config)?),
             reset: reset(config),
         })
     }
@@ -86,7 +92,7 @@ pub fn real(
 /// the watchdog.
 pub fn around(machine: Machine, config: &Config) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(BootClock);
-    let vips: Vec<Vip> = config.vips.iter().map(vip).collect();
+    let vips = vips(config);
     let mut kernel_vips = KernelVips::new(vips)?;
     // Alone nobody else can have the addresses: there is nothing that a lease could keep apart.
     let (lease, shared): (Box<dyn Lease>, SharedLease) = if is_leased(config) {
@@ -134,7 +140,9 @@ fn is_leased(config: &Config) -> bool {
 /// Disks of the configuration that can't be used here.
 pub fn look_at_machine(config: &Config, roots: &Roots) -> Result<Vec<String>, ConfigErrors> {
     let (choice, inventory) = disks::find(config, roots)?;
+    disks::checks_allow(config, &inventory)?;
     let mut found = disks::describe(&choice, &inventory);
+    found.extend(look_at_pools(config)?);
     found.extend(look_at_network(config));
     Ok(found)
 }
@@ -155,7 +163,7 @@ fn look_at_network(config: &Config) -> Vec<String> {
         }
         Form::Unavailable(why) => format!("no lease of the virtual addresses is possible: {why}"),
     });
-    let vips = KernelVips::new(config.vips.iter().map(vip).collect());
+    let vips = KernelVips::new(vips(config));
     match vips.and_then(|vips| vips.not_covered()) {
         Ok(gaps) => found.extend(gaps),
         Err(failure) => found.push(failure.0),
@@ -163,57 +171,167 @@ fn look_at_network(config: &Config) -> Vec<String> {
     found
 }
 
-fn vip(config: &VipConfig) -> Vip {
-    Vip {
-        interface: config.interface.clone(),
-        address: config.address.ip,
-        prefix: config.address.prefix,
-    }
+fn vips(config: &Config) -> Vec<Vip> {
+    let vip = |vip: &VipConfig| Vip {
+        interface: vip.interface.clone(),
+        address: vip.address.ip,
+        prefix: vip.address.prefix,
+        pool: vip.pool.as_deref().and_then(|name| config.pool_id(name)),
+    };
+    config.vips.iter().map(vip).collect()
 }
 
 fn addresses(config: &Config) -> Vec<IpAddr> {
     config.vips.iter().map(|vip| vip.address.ip).collect()
 }
 
-fn pool(config: &MountConfig) -> MountPool {
+/// The adapters of the configured pools.
+struct ConfiguredPools {
+    all: PoolSet,
+    zfs: Arc<ZfsPools>,
+}
+
+fn pools(config: &Config) -> Result<ConfiguredPools, Failure> {
+    let (mut mounts, mut zfs) = (Vec::new(), Vec::new());
+    for pool in &config.pools {
+        match &pool.kind {
+            PoolKind::Mount(settings) => mounts.push(mount_pool(pool, settings)),
+            PoolKind::Zfs(settings) => zfs.push(zfs_pool(config, pool, settings)),
+        }
+    }
+    let limits = Limits {
+        import: Duration::from_millis(config.timing.import_ms),
+        export: Duration::from_millis(config.timing.export_ms),
+    };
+    let mounts: Arc<dyn Pools> = Arc::new(MountPools::new(mounts)?);
+    let zfs = Arc::new(ZfsPools::new(
+        zfs,
+        Tools::default(),
+        Places::default(),
+        limits,
+    ));
+    let (mut mount_ids, mut zfs_ids) = ((0..).map(PoolId), (0..).map(PoolId));
+    let members = config.pools.iter().filter_map(|pool| match pool.kind {
+        PoolKind::Mount(_) => Some((mounts.clone(), mount_ids.next()?)),
+        PoolKind::Zfs(_) => Some((zfs.clone() as Arc<dyn Pools>, zfs_ids.next()?)),
+    });
+    Ok(ConfiguredPools {
+        all: PoolSet::new(members.collect()),
+        zfs: zfs.clone(),
+    })
+}
+
+fn mount_pool(pool: &PoolSettings, settings: &MountSettings) -> MountPool {
     MountPool {
-        name: config.name.clone(),
-        device: config.device.clone(),
-        mountpoint: config.mountpoint.clone(),
-        fstype: config.fstype.clone(),
-        options: config.options.join(","),
-        disks: config.disks.iter().map(|name| DiskId::of(name)).collect(),
+        name: pool.name.clone(),
+        device: settings.device.clone(),
+        mountpoint: settings.mountpoint.clone(),
+        fstype: settings.fstype.clone(),
+        options: settings.options.join(","),
+        disks: pool.disks.iter().map(|name| DiskId::of(name)).collect(),
+    }
+}
+
+fn zfs_pool(config: &Config, pool: &PoolSettings, settings: &ZfsSettings) -> ZfsPool {
+    let disks = match pool.disks.is_empty() {
+        true => &config.disks,
+        false => &pool.disks,
+    };
+    ZfsPool {
+        name: pool.name.clone(),
+        guid: settings.guid,
+        disks: disks.clone(),
+        key_store: settings.key_store.clone(),
+        keys: settings.keys.clone(),
+        may_stay_locked: settings.may_stay_locked.clone(),
+    }
+}
+
+/// Refuses what the pair must not run with, as far as it can be told in a moment.
+///
+/// # Errors
+/// Each such pool, with its remedy.
+pub fn refuse_pools(config: &Config) -> Result<(), ConfigErrors> {
+    match pools(config) {
+        Ok(pools) => judge(config, pools.zfs.refusals()).map(|_| ()),
+        // Making the adapters says it.
+        Err(_) => Ok(()),
+    }
+}
+
+/// What this machine shows of the configured pools of ZFS.
+fn look_at_pools(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    match pools(config) {
+        Ok(pools) => judge(config, pools.zfs.findings()),
+        Err(Failure(why)) => Ok(vec![why]),
+    }
+}
+
+fn judge(config: &Config, findings: Vec<Finding>) -> Result<Vec<String>, ConfigErrors> {
+    let places = config.pools.iter().enumerate();
+    let is_zfs = |(_, pool): &(usize, &PoolSettings)| matches!(pool.kind, PoolKind::Zfs(_));
+    let places: Vec<(usize, &PoolSettings)> = places.filter(is_zfs).collect();
+    let (mut refused, mut remarks) = (Vec::new(), Vec::new());
+    for finding in findings {
+        let Finding {
+            pool,
+            text,
+            refused: bad,
+        } = finding;
+        let Some((index, settings)) = places.get(pool) else {
+            continue;
+        };
+        match bad {
+            true => refused.push(config.pool_error(*index, &text)),
+            false => remarks.push(format!("pool {}: {text}", settings.name)),
+        }
+    }
+    match refused.is_empty() {
+        true => Ok(remarks),
+        false => Err(ConfigErrors(refused)),
     }
 }
 
 /// Names of the configured pools that are imported here, or may be.
 pub(crate) fn imported_pools(config: &Config) -> Result<Vec<String>, Failure> {
-    let pools = MountPools::new(config.pools.iter().map(pool).collect())?;
+    let pools = pools(config)?.all;
     let imported = (0..).map(PoolId).zip(&config.pools);
     let imported = imported.filter(|(id, _)| pools.imported(*id).unwrap_or(true));
     Ok(imported.map(|(_, pool)| pool.name.clone()).collect())
 }
 
-fn services(config: &ServicesConfig, deadline_ms: u64) -> Result<ServiceList, Failure> {
-    let mut list: Vec<Box<dyn Services>> = Vec::new();
-    let mut units: Vec<String> = config.target.iter().cloned().collect();
-    units.extend(config.units.iter().cloned());
-    if !units.is_empty() {
-        let deadline = Duration::from_millis(deadline_ms);
-        list.push(Box::new(SystemdServices::new(units, deadline)?));
-    }
-    for hook in &config.hooks {
-        let timeout = Duration::from_millis(hook.timeout_ms);
-        let one = |command: &Vec<String>| {
-            vec![Hook {
-                command: command.clone(),
-                timeout,
-            }]
+/// Units and hooks that belong to no pool, then for each pool its units and its hooks.
+fn services(config: &Config) -> Result<ServiceList, Failure> {
+    let mut list: Vec<(Option<PoolId>, Box<dyn Service>)> = Vec::new();
+    let deadline = Duration::from_millis(config.timing.services_ms);
+    let mut common: Vec<String> = config.services.target.iter().cloned().collect();
+    common.extend(config.services.units.iter().cloned());
+    let of_pools = (0..).map(PoolId).zip(&config.pools);
+    let of_pools = of_pools.map(|(id, pool)| (Some(id), pool.units.clone()));
+    for (pool, units) in std::iter::once((None, common)).chain(of_pools) {
+        if !units.is_empty() {
+            list.push((pool, Box::new(SystemdServices::new(units, deadline)?)));
+        }
+        let belongs = |hook: &&HookConfig| match &hook.pool {
+            Some(name) => pool.is_some() && config.pool_id(name) == pool,
+            None => pool.is_none(),
         };
-        let hook = ExecServices::new(one(&hook.start), one(&hook.stop))?;
-        list.push(Box::new(hook));
+        for hook in config.services.hooks.iter().filter(belongs) {
+            list.push((pool, Box::new(hook_of(hook)?)));
+        }
     }
     Ok(ServiceList::new(list))
+}
+
+fn hook_of(hook: &HookConfig) -> Result<ExecServices, Failure> {
+    let timeout = Duration::from_millis(hook.timeout_ms);
+    let one = |command: &Vec<String>| {
+        vec![Hook {
+            command: command.clone(),
+            timeout,
+        }]
+    };
+    ExecServices::new(one(&hook.start), one(&hook.stop))
 }
 
 fn watchdog(config: &Config) -> Result<WatchdogEnd, Failure> {
@@ -247,7 +365,7 @@ fn reconfigure(lease: SharedLease, vips: Arc<KernelVips>) -> Reconfigure {
                     .to_owned(),
             ));
         }
-        let list: Vec<Vip> = new.vips.iter().map(vip).collect();
+        let list = self::vips(new);
         // Silenced before they appear; those that left fall silent only after they are off.
         let mut both = addresses(old);
         both.extend(addresses(new));

@@ -229,6 +229,7 @@ fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     log_to_the_right_place();
     let config = Config::load(file)?;
     let disks = SharedDisks::open(&config)?;
+    assemble::refuse_pools(&config)?;
     let (adapters, watchdog) = assemble::real(&config, disks.fence.clone())?;
     match daemon::run(config, adapters)? {
         Exit::Stopped => watchdog.disarm(),

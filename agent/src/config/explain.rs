@@ -1,6 +1,6 @@
 //! `failoverd --check`: what was read, in words, and what the lease of the virtual addresses can't cover.
 
-use super::{Config, ROLL_LATENCY_MS};
+use super::{Config, PoolKind, ROLL_LATENCY_MS};
 use failover_core::config::Timing;
 use std::fmt::Write;
 
@@ -36,16 +36,19 @@ pub fn explain(config: &Config) -> String {
         line("  registrations that don't outlive a power loss are accepted".to_owned());
     }
     for pool in &config.pools {
-        let (device, place) = (pool.device.display(), pool.mountpoint.display());
-        line(format!(
-            "pool {}: {device} ({}) on {place}",
-            pool.name, pool.fstype
-        ));
+        line(format!("pool {}: {}", pool.name, kind(&pool.kind)));
+        if !pool.units.is_empty() {
+            let (name, units) = (&pool.name, pool.units.join(", "));
+            line(format!("  units with pool {name}: {units}"));
+        }
     }
     for vip in &config.vips {
+        let pool = vip.pool.iter().map(|pool| format!(", of pool {pool}"));
         line(format!(
-            "virtual address {} on {}",
-            vip.address, vip.interface
+            "virtual address {} on {}{}",
+            vip.address,
+            vip.interface,
+            pool.collect::<String>()
         ));
     }
     if !config.critical_interfaces.is_empty() {
@@ -83,6 +86,18 @@ pub fn explain(config: &Config) -> String {
     out
 }
 
+fn kind(kind: &PoolKind) -> String {
+    match kind {
+        PoolKind::Mount(mount) => format!(
+            "{} ({}) on {}",
+            mount.device.display(),
+            mount.fstype,
+            mount.mountpoint.display()
+        ),
+        PoolKind::Zfs(zfs) => format!("of ZFS, imported by its GUID {}", zfs.guid),
+    }
+}
+
 fn membership(config: &Config) -> String {
     match (&config.pair_key, config.has_peer()) {
         (Some(key), true) => format!(
@@ -108,9 +123,12 @@ fn arbiters(config: &Config) -> String {
 
 fn services(config: &Config) -> String {
     let services = &config.services;
-    let mut names: Vec<&str> = services.target.iter().map(String::as_str).collect();
-    names.extend(services.units.iter().map(String::as_str));
-    names.extend(services.hooks.iter().map(|hook| hook.name.as_str()));
+    let mut names: Vec<String> = services.target.iter().cloned().collect();
+    names.extend(services.units.iter().cloned());
+    names.extend(services.hooks.iter().map(|hook| match &hook.pool {
+        Some(pool) => format!("{} (of pool {pool})", hook.name),
+        None => hook.name.clone(),
+    }));
     if names.is_empty() {
         "none".to_owned()
     } else {

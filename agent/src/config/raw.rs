@@ -1,5 +1,6 @@
 //! The file as serde reads it: types and defaults, unknown keys refused.
 
+use super::pools::RawPool;
 use failover_core::config::Timing;
 use failover_core::ids::Node;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) vips: Vec<VipConfig>,
     #[serde(default)]
-    pub(super) pools: Vec<MountConfig>,
+    pub(super) pools: Vec<RawPool>,
 }
 
 fn three() -> u8 {
@@ -96,6 +97,9 @@ pub struct VipConfig {
     pub interface: String,
     /// The address with its prefix length.
     pub address: Cidr,
+    /// Name of the pool that it belongs to; none: it is up wherever the MASTER is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
 }
 
 /// An address with its prefix length.
@@ -143,26 +147,6 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// A pool that is a filesystem on a block device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MountConfig {
-    /// Its name, the same on both controllers.
-    pub name: String,
-    /// Block device (or a file for a loop device).
-    pub device: PathBuf,
-    /// Folder it is mounted on.
-    pub mountpoint: PathBuf,
-    /// Type of the filesystem.
-    pub fstype: String,
-    /// Mount options.
-    #[serde(default)]
-    pub options: Vec<String>,
-    /// Shared disks that it lies on; none: all of them.
-    #[serde(default)]
-    pub disks: Vec<String>,
-}
-
 /// Services that run only on the MASTER.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -182,6 +166,9 @@ pub struct ServicesConfig {
 pub struct HookConfig {
     /// Its name in messages.
     pub name: String,
+    /// Name of the pool that it belongs to: it is started only where that one is imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// Program and arguments that start it; done when it exits with 0.
     pub start: Vec<String>,
     /// Program and arguments that stop it; done when it exits with 0.

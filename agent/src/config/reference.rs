@@ -119,7 +119,7 @@ const SECTIONS: &[Section] = &[
     },
     Section {
         header: "[services]",
-        doc: "Services that run only on the MASTER: after the import the units of systemd, ordered by systemd, then the hooks; stopped in the reverse order.",
+        doc: "Services that run only on the MASTER: after the import the units of systemd, ordered by systemd, then the hooks, then for each imported pool its units and its hooks; stopped in the reverse order.",
         optional: false,
         keys: &[
             key(
@@ -144,6 +144,13 @@ const SECTIONS: &[Section] = &[
         optional: true,
         keys: &[
             key("name", "text", "", "\"exports\"", "Its name in messages."),
+            key(
+                "pool",
+                "name of a pool",
+                "none",
+                "\"tank\"",
+                "Pool that it belongs to: it is started only where that pool is imported, after those that belong to none.",
+            ),
             key(
                 "start",
                 "list: program, arguments",
@@ -241,14 +248,28 @@ const SECTIONS: &[Section] = &[
                 "\"192.0.2.10/24\"",
                 "IPv4 or IPv6 address with the length of its network's prefix.",
             ),
+            key(
+                "pool",
+                "name of a pool",
+                "none",
+                "\"tank\"",
+                "Pool that it belongs to: it is up only where and while that pool is imported. None: wherever the MASTER is.",
+            ),
         ],
     },
     Section {
         header: "[[pools]]",
-        doc: "Pools: filesystems on the shared disks, the same list in the same order on both controllers.",
+        doc: "Pools on the shared disks, the same list in the same order on both controllers. This one is a filesystem on a block device.",
         optional: true,
         keys: &[
             key("name", "text", "", "\"tank\"", "Its name."),
+            key(
+                "kind",
+                "\"mount\" or \"zfs\"",
+                "\"mount\"",
+                "\"mount\"",
+                "What it is: a filesystem on a block device, or a pool of ZFS.",
+            ),
             key(
                 "device",
                 "path",
@@ -271,6 +292,83 @@ const SECTIONS: &[Section] = &[
                 "all of `disks`",
                 "[\"naa.5000c500a1b2c3d4\"]",
                 "Shared disks that it lies on; each must be won before it is imported.",
+            ),
+            key(
+                "units",
+                "list of names",
+                "[]",
+                "[\"smbd.service\"]",
+                "Units of systemd that run only where this pool is imported; started after the services that belong to no pool.",
+            ),
+        ],
+    },
+    Section {
+        header: "[[pools]]",
+        doc: "A pool of ZFS. Its mountpoints, shares and volumes are those of its properties. It is imported by `zpool import -N -f` from its own devices alone, never with a rewind, without a log device, or read-only; properties are never changed. `multihost=on` is left as it is, but makes an import wait (36 s measured with the defaults of ZFS): it is refused where `timing.import_ms` is too short for that.",
+        optional: true,
+        keys: &[
+            key(
+                "name",
+                "text",
+                "",
+                "\"store\"",
+                "Its name in ZFS. A pool of that GUID with another name isn't imported.",
+            ),
+            key(
+                "kind",
+                "\"mount\" or \"zfs\"",
+                "\"mount\"",
+                "\"zfs\"",
+                "Makes it a pool of ZFS.",
+            ),
+            key(
+                "guid",
+                "\"number\"",
+                "",
+                "\"1234567890123456789\"",
+                "Its GUID, as `zpool get -H -o value guid NAME` prints it: what is imported.",
+            ),
+            key(
+                "disks",
+                "list of identities",
+                "all of `disks`",
+                "[\"naa.5000c500a1b2c3d5\", \"naa.5000c500a1b2c3d6\"]",
+                "Shared disks that it lies on. A disk that isn't won isn't given to the import; a pool that can't do without it isn't imported.",
+            ),
+            key(
+                "key_store",
+                "path",
+                "/etc/failoverd/keys",
+                "\"/etc/failoverd/keys\"",
+                "Folder with the keys of encrypted datasets: that of the encryption root `tank/private` is in `tank/private.key`, in the form of its `keyformat`. Files that others than root can read are refused. Nothing is copied to the other controller: put the same files there.",
+            ),
+            key(
+                "may_stay_locked",
+                "list of datasets",
+                "[]",
+                "[\"store/vault\"]",
+                "Encryption roots whose keys people load by hand: without a key for them the pool serves all the same. For every other one a missing key fails the import.",
+            ),
+        ],
+    },
+    Section {
+        header: "[[pools.keys]]",
+        doc: "A key of the pool above that isn't in its key store.",
+        optional: true,
+        keys: &[
+            key(
+                "dataset",
+                "name",
+                "",
+                "\"store/private\"",
+                "The encryption root.",
+            ),
+            key(
+                "file",
+                "path",
+                "",
+                "\"/root/private.key\"",
+                "File with its key, that only root can read.",
             ),
         ],
     },

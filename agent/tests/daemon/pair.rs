@@ -56,6 +56,14 @@ impl Shelf {
                     wero: disk.holder.is_some(),
                 });
             }
+            PrCommand::ReadFull => {
+                return Ok(PrReply::Full {
+                    generation: disk.generation,
+                    keys: disk.keys.values().copied().collect(),
+                    holder: disk.holder.and_then(|n| disk.keys.get(&n).copied()),
+                    wero: disk.holder.is_some(),
+                });
+            }
             PrCommand::Register { old, new } => {
                 registered(old)?;
                 disk.register(nexus, new);
@@ -188,7 +196,7 @@ impl Pools for Hands {
 }
 
 impl Services for Hands {
-    fn start(&self) -> Result<Change, Failure> {
+    fn start(&self, _pools: &[PoolId]) -> Result<Change, Failure> {
         self.0.call("start services")
     }
     fn stop(&self) -> Result<Change, Failure> {
@@ -197,13 +205,13 @@ impl Services for Hands {
 }
 
 impl Vips for Hands {
-    fn add(&self) -> Result<Change, Failure> {
+    fn add(&self, _pools: &[PoolId]) -> Result<Change, Failure> {
         self.0.call("add vips")
     }
     fn remove(&self) -> Result<Change, Failure> {
         self.0.call("remove vips")
     }
-    fn announce(&self) -> Result<(), Failure> {
+    fn announce(&self, _pools: &[PoolId]) -> Result<(), Failure> {
         Ok(())
     }
 }
@@ -336,6 +344,7 @@ pub fn adapters(node: Node, shelf: Arc<Shelf>, world: Arc<World>) -> DaemonAdapt
             let list = |config: &Config| -> Vec<String> {
                 config.vips.iter().map(|v| v.address.to_string()).collect()
             };
+            let on = on.is_some();
             let what = format!("vips {:?} to {:?}, on: {on}", list(old), list(new));
             changed.call(what).map(|_| ())
         })),
