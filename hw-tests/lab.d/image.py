@@ -52,7 +52,7 @@ class Image:
 
 WISHES = {
     "packages": debian.wish("packages", zfs.SOURCES),
-    "packages-nvme": debian.wish("packages-nvme", ("linux", "linux-signed-amd64")),
+    "packages-nvme": debian.wish("packages-nvme", ("linux", "linux-base", "linux-signed-amd64")),
 }
 
 
