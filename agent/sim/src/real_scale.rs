@@ -331,7 +331,7 @@ impl Pools for Nothing {
 }
 
 impl Services for Nothing {
-    fn start(&self) -> Result<Change, Failure> {
+    fn start(&self, _: &[PoolId]) -> Result<Change, Failure> {
         Ok(Change::AlreadySo)
     }
     fn stop(&self) -> Result<Change, Failure> {
@@ -340,13 +340,13 @@ impl Services for Nothing {
 }
 
 impl Vips for Nothing {
-    fn add(&self) -> Result<Change, Failure> {
+    fn add(&self, _: &[PoolId]) -> Result<Change, Failure> {
         Ok(Change::AlreadySo)
     }
     fn remove(&self) -> Result<Change, Failure> {
         Ok(Change::AlreadySo)
     }
-    fn announce(&self) -> Result<(), Failure> {
+    fn announce(&self, _: &[PoolId]) -> Result<(), Failure> {
         Ok(())
     }
 }

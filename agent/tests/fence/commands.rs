@@ -351,7 +351,8 @@ fn a_disk_that_failed_its_check_is_refused_for_a_pair() {
         told.contains("disks[0]") && told.contains("stranger's write"),
         "{told}"
     );
-    let told = assemble::look_at_machine(&paired, &roots).expect_err("--check says so too");
+    let told = assemble::look_at_machine(&paired, &roots, place.folder.path())
+        .expect_err("--check says so too");
     assert!(told.to_string().contains("stranger's write"));
     // Repaired, and checked again.
     place.one.with(|disk| disk.flaw = None);
