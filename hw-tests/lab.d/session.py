@@ -19,7 +19,7 @@ DISKS_S_MAX = 120.0
 FOLDER_BYTES_MAX = 107 - len("/enclosure.serial.0123456789abcdef")
 
 
-def up(disks: int, paths: int, protocol: str) -> None:
+def up(disks: int, paths: int = 1, protocol: str = "scsi") -> None:
     """Boots all three machines and waits until both controllers have every disk. What fails is taken down again."""
     machines.need_programs()
     if not 1 <= disks <= topology.DISKS_MAX:
