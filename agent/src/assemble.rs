@@ -8,12 +8,16 @@ use crate::adapters::hooks::{ExecServices, Hook};
 use crate::adapters::lease::{self, Form, NftLease, Protection};
 use crate::adapters::lease_thread::LeaseThread;
 use crate::adapters::mount_pools::{MountPool, MountPools};
+use crate::adapters::pool_set::PoolSet;
 use crate::adapters::reset::{CommandReset, KernelReset, Reset};
 use crate::adapters::services::{Service, ServiceList};
 use crate::adapters::systemd::SystemdServices;
 use crate::adapters::vips::{KernelVips, Vip};
 use crate::adapters::watchdog::{self, DeviceWatchdog, NoWatchdog};
-use crate::config::{Config, ConfigErrors, HookConfig, MountConfig, VipConfig};
+use crate::adapters::zfs::{self, Limits, Places, Tools, ZfsPool, ZfsPools};
+use crate::config::{
+    Config, ConfigErrors, HookConfig, MountSettings, PoolKind, PoolSettings, VipConfig, ZfsSettings,
+};
 use crate::daemon::{DaemonAdapters, Reconfigure};
 use crate::disks;
 use crate::journal::owned_in_this_boot;
@@ -66,9 +70,11 @@ pub struct Machine {
 impl Machine {
     /// The real one that the configuration asks for, apart from its fence.
     pub fn real(config: &Config, fence: Arc<dyn Fence>) -> Result<Machine, Failure> {
+        let pools = pools(config)?;
+        ZfsPools::watch(&pools.zfs)?;
         Ok(Machine {
             fence,
-            pools: Arc::new(MountPools::new(config.pools.iter().map(pool).collect())?),
+            pools: Arc::new(pools.all),
             services: Arc::new(services(config)?),
             reset: reset(config),
         })
@@ -154,8 +160,10 @@ pub fn look_at_machine(
     files: &Path,
 ) -> Result<(Vec<String>, Vec<Finding>), ConfigErrors> {
     let (choice, inventory) = disks::find(config, roots)?;
+    disks::checks_allow(config, &inventory)?;
     let hands_on = hands_on(config, &choice.disks, roots, files);
     let mut found = disks::describe(&choice, &inventory);
+    found.extend(look_at_pools(config)?);
     found.extend(look_at_network(config));
     if config.reset.command.is_none() && !config.disks.is_empty() {
         found.extend(KernelReset::default().hindrance());
@@ -170,10 +178,14 @@ pub fn hands_on(
     roots: &Roots,
     files: &Path,
 ) -> Vec<Finding> {
-    let pools: Vec<(String, PathBuf)> = config
+    let mountpoint = |pool: &PoolSettings| match &pool.kind {
+        PoolKind::Mount(mount) => Some(mount.mountpoint.clone()),
+        PoolKind::Zfs(_) => None,
+    };
+    let pools: Vec<(String, Option<PathBuf>)> = config
         .pools
         .iter()
-        .map(|pool| (pool.name.clone(), pool.mountpoint.clone()))
+        .map(|pool| (pool.name.clone(), mountpoint(pool)))
         .collect();
     let pools = &pools;
     hands_off::look(Shared { disks, pools }, roots, files)
@@ -237,20 +249,116 @@ fn addresses(config: &Config) -> Vec<IpAddr> {
     config.vips.iter().map(|vip| vip.address.ip).collect()
 }
 
-fn pool(config: &MountConfig) -> MountPool {
+/// The adapters of the configured pools.
+struct ConfiguredPools {
+    all: PoolSet,
+    zfs: Arc<ZfsPools>,
+}
+
+fn pools(config: &Config) -> Result<ConfiguredPools, Failure> {
+    let (mut mounts, mut zfs) = (Vec::new(), Vec::new());
+    for pool in &config.pools {
+        match &pool.kind {
+            PoolKind::Mount(settings) => mounts.push(mount_pool(pool, settings)),
+            PoolKind::Zfs(settings) => zfs.push(zfs_pool(config, pool, settings)),
+        }
+    }
+    let limits = Limits {
+        import: Duration::from_millis(config.timing.import_ms),
+        export: Duration::from_millis(config.timing.export_ms),
+    };
+    let mounts: Arc<dyn Pools> = Arc::new(MountPools::new(mounts)?);
+    let zfs = Arc::new(ZfsPools::new(
+        zfs,
+        Tools::default(),
+        Places::default(),
+        limits,
+    ));
+    let (mut mount_ids, mut zfs_ids) = ((0..).map(PoolId), (0..).map(PoolId));
+    let members = config.pools.iter().filter_map(|pool| match pool.kind {
+        PoolKind::Mount(_) => Some((mounts.clone(), mount_ids.next()?)),
+        PoolKind::Zfs(_) => Some((zfs.clone() as Arc<dyn Pools>, zfs_ids.next()?)),
+    });
+    Ok(ConfiguredPools {
+        all: PoolSet::new(members.collect()),
+        zfs: zfs.clone(),
+    })
+}
+
+fn mount_pool(pool: &PoolSettings, settings: &MountSettings) -> MountPool {
     MountPool {
-        name: config.name.clone(),
-        device: config.device.clone(),
-        mountpoint: config.mountpoint.clone(),
-        fstype: config.fstype.clone(),
-        options: config.options.join(","),
-        disks: config.disks.iter().map(|name| DiskId::of(name)).collect(),
+        name: pool.name.clone(),
+        device: settings.device.clone(),
+        mountpoint: settings.mountpoint.clone(),
+        fstype: settings.fstype.clone(),
+        options: settings.options.join(","),
+        disks: pool.disks.iter().map(|name| DiskId::of(name)).collect(),
+    }
+}
+
+fn zfs_pool(config: &Config, pool: &PoolSettings, settings: &ZfsSettings) -> ZfsPool {
+    let disks = match pool.disks.is_empty() {
+        true => &config.disks,
+        false => &pool.disks,
+    };
+    ZfsPool {
+        name: pool.name.clone(),
+        guid: settings.guid,
+        disks: disks.clone(),
+        key_store: settings.key_store.clone(),
+        keys: settings.keys.clone(),
+        may_stay_locked: settings.may_stay_locked.clone(),
+    }
+}
+
+/// Refuses what the pair must not run with, as far as it can be told in a moment.
+///
+/// # Errors
+/// Each such pool, with its remedy.
+pub fn refuse_pools(config: &Config) -> Result<(), ConfigErrors> {
+    match pools(config) {
+        Ok(pools) => judge(config, pools.zfs.refusals()).map(|_| ()),
+        // Making the adapters says it.
+        Err(_) => Ok(()),
+    }
+}
+
+/// What this machine shows of the configured pools of ZFS.
+fn look_at_pools(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    match pools(config) {
+        Ok(pools) => judge(config, pools.zfs.findings()),
+        Err(Failure(why)) => Ok(vec![why]),
+    }
+}
+
+fn judge(config: &Config, findings: Vec<zfs::Finding>) -> Result<Vec<String>, ConfigErrors> {
+    let places = config.pools.iter().enumerate();
+    let is_zfs = |(_, pool): &(usize, &PoolSettings)| matches!(pool.kind, PoolKind::Zfs(_));
+    let places: Vec<(usize, &PoolSettings)> = places.filter(is_zfs).collect();
+    let (mut refused, mut remarks) = (Vec::new(), Vec::new());
+    for finding in findings {
+        let zfs::Finding {
+            pool,
+            text,
+            refused: bad,
+        } = finding;
+        let Some((index, settings)) = places.get(pool) else {
+            continue;
+        };
+        match bad {
+            true => refused.push(config.pool_error(*index, &text)),
+            false => remarks.push(format!("pool {}: {text}", settings.name)),
+        }
+    }
+    match refused.is_empty() {
+        true => Ok(remarks),
+        false => Err(ConfigErrors(refused)),
     }
 }
 
 /// Names of the configured pools that are imported here, or may be.
 pub(crate) fn imported_pools(config: &Config) -> Result<Vec<String>, Failure> {
-    let pools = MountPools::new(config.pools.iter().map(pool).collect())?;
+    let pools = pools(config)?.all;
     let imported = (0..).map(PoolId).zip(&config.pools);
     let imported = imported.filter(|(id, _)| pools.imported(*id).unwrap_or(true));
     Ok(imported.map(|(_, pool)| pool.name.clone()).collect())

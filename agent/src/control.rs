@@ -37,6 +37,8 @@ use tokio::sync::oneshot;
 
 /// Inputs taken between two looks at the sockets and the timers.
 const INPUTS_MAX: usize = 64;
+/// Pause in which answers of disks gather: one look at everything serves all that came meanwhile.
+const GATHER: Duration = ms(2);
 /// Interval at which the report for readers is made anew though nothing changed.
 const REPORT_EVERY: Duration = ms(200);
 /// Pause where a timer stays due after it was served: a mistake in it must not take a core for ever.
@@ -88,6 +90,8 @@ pub(crate) struct Control {
     lease_told: bool,
     /// Inputs may still wait.
     more: bool,
+    /// Work ended in this turn: more answers may be on their way.
+    answered: bool,
     exit: bool,
 }
 
@@ -131,6 +135,7 @@ impl Control {
             lease_lost: false,
             lease_told: false,
             more: false,
+            answered: false,
             exit: false,
         }
     }
@@ -194,6 +199,7 @@ impl Control {
 
     fn take_inputs(&mut self) {
         self.inputs.hush();
+        self.inputs.expect(false);
         let refused = std::mem::take(&mut self.refused).into_iter();
         self.handle_all(
             refused
@@ -221,6 +227,7 @@ impl Control {
                 return;
             }
         }
+        self.answered = !answers.is_empty();
         self.handle_all(answers);
     }
 
@@ -426,6 +433,12 @@ impl Control {
                 Duration::ZERO => OVERDUE,
                 left => left.min(SLEEP_MAX),
             })
+        };
+        let left = if self.answered {
+            self.inputs.expect(true);
+            left.min(GATHER)
+        } else {
+            left
         };
         let mut waiting: Vec<PollFd<'_>> = self
             .links

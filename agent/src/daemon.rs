@@ -239,7 +239,8 @@ fn start_under(
         watch: Arc::default(),
         seed: core.seed,
     };
-    let tools = Tools::new(&adapters, Arc::new(journal), ledger);
+    let tools = Tools::new(&adapters, Arc::new(journal), ledger)
+        .map_err(|error| RunError::Start(format!("no thread for the disks: {error}")))?;
     let lanes = Lanes::new(tools, inbox, &core.timing);
     let parts = Parts {
         controller,

@@ -17,6 +17,7 @@ pub mod config;
 mod control;
 pub mod daemon;
 pub mod disks;
+pub mod engine;
 pub mod fence_commands;
 mod history;
 mod inbox;

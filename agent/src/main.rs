@@ -240,6 +240,7 @@ fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     let (shared, roots) = (disks.fence.shared(), Roots::default());
     let hands_on = assemble::hands_on(&config, &shared, &roots, Path::new("/"));
     assemble::refuse_hands_on(&config, &hands_on)?;
+    assemble::refuse_pools(&config)?;
     let (adapters, watchdog) = assemble::real(&config, disks.fence.clone(), &mut kept)?;
     match daemon::run(config, adapters)? {
         Exit::Stopped => watchdog.disarm(),

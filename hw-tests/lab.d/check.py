@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import install
 import recover
+import remote
 import session
 import state
 from install import Layout
@@ -45,7 +46,7 @@ class Trial:
 
     name: str
     deadline_s: float
-    # What has to be installed, on how many disks; nothing: whatever is there, the daemons included or not.
+    # What has to be installed, on how many disks; none: no daemon may run, and what was installed is worth nothing after.
     layout: Layout | None = Layout()
     disks: int = 8
     short: bool = False
@@ -134,6 +135,9 @@ def _run_one(trial: Trial, check: Check, ext4: bool) -> str:
 def _prepare(trial: Trial, ext4: bool) -> None:
     """Brings the lab to the layout that the trial needs; nothing if it has it."""
     if trial.layout is None:
+        if remote.reach is not None:
+            raise Skip("looks at the virtual lab itself")
+        install.stop()
         return
     wanted = trial.layout
     if ext4:
@@ -141,12 +145,17 @@ def _prepare(trial: Trial, ext4: bool) -> None:
             raise Skip("needs ZFS")
         wanted = Layout(fs="ext4")
     known = install.remembered()
+    if remote.reach is not None:
+        if trial.layout != Layout() or trial.disks != 8:
+            raise Skip("needs another installation than these machines have")
+        return
     if known and known[0] == wanted and state.load().disks == trial.disks:
         return
     folder = known[1] if known else None
-    if state.load().disks != trial.disks:
+    now = state.load()
+    if now.disks != trial.disks:
         session.down()
-        session.up(trial.disks)
+        session.up(trial.disks, now.paths)
     install.install(folder, wanted)
 
 

@@ -63,7 +63,7 @@ class Client:
         command = [str(install.program("lab-recorder")), "send", "--to", to, "--run", str(self.run)]
         command += ["--notes", str(self.notes), "--rate", str(rate)]
         self._process = subprocess.Popen(
-            network.inside(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            network.client(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
 
     def look(self) -> None:

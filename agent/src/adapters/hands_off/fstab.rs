@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 
 const FSTAB: &str = "etc/fstab";
 
-pub(super) fn look(files: &Files<'_>, names: &Names, pools: &[(String, PathBuf)]) -> Vec<Finding> {
+pub(super) fn look(
+    files: &Files<'_>,
+    names: &Names,
+    pools: &[(String, Option<PathBuf>)],
+) -> Vec<Finding> {
     let mut found = Vec::new();
     let Some(text) = files.text(FSTAB, &mut found) else {
         return found;
@@ -24,7 +28,7 @@ pub(super) fn look(files: &Files<'_>, names: &Names, pools: &[(String, PathBuf)]
         let fstype = fields.next().unwrap_or_default();
         let dataset = spec.split('/').next().filter(|_| fstype == "zfs");
         let pool = pools.iter().find(|(name, mountpoint)| {
-            Some(name.as_str()) == dataset || Path::new(&place) == mountpoint.as_path()
+            Some(name.as_str()) == dataset || mountpoint.as_deref() == Some(Path::new(&place))
         });
         let problem = match (names.spec(&spec), pool) {
             (Some(disk), _) => format!("{spec} is the shared {disk}: a boot would use it"),

@@ -55,8 +55,8 @@ impl fmt::Display for Finding {
 pub struct Shared<'a> {
     /// The disks.
     pub disks: &'a [SharedDisk],
-    /// Names and mountpoints of the pools.
-    pub pools: &'a [(String, PathBuf)],
+    /// Names of the pools; mountpoints of those whose mountpoint is in our configuration (a ZFS pool has its own).
+    pub pools: &'a [(String, Option<PathBuf>)],
 }
 
 /// Looks at the configuration below `files` (`/`). Nothing is found where no disk is shared.

@@ -12,7 +12,7 @@ const IDENTITY: &str = "naa.6001405aabbccdd00000000000000001";
 struct Machine {
     folder: tempfile::TempDir,
     disks: Vec<SharedDisk>,
-    pools: Vec<(String, PathBuf)>,
+    pools: Vec<(String, Option<PathBuf>)>,
 }
 
 impl Machine {
@@ -30,7 +30,7 @@ impl Machine {
                 identity: Identity::parse(IDENTITY).expect("an identity"),
                 paths: vec![DiskPath { node, address }],
             }],
-            pools: vec![("tank".to_owned(), "/srv/tank".into())],
+            pools: vec![("tank".to_owned(), Some("/srv/tank".into()))],
         };
         machine.device(
             "block/sda",

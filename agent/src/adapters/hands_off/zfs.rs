@@ -21,7 +21,7 @@ pub(super) fn look(
     files: &Files<'_>,
     roots: &Roots,
     names: &Names,
-    pools: &[(String, PathBuf)],
+    pools: &[(String, Option<PathBuf>)],
 ) -> Vec<Finding> {
     let mut found = Vec::new();
     look_at_cache(files, roots, names, pools, &mut found);
@@ -35,7 +35,7 @@ fn look_at_cache(
     files: &Files<'_>,
     roots: &Roots,
     names: &Names,
-    pools: &[(String, PathBuf)],
+    pools: &[(String, Option<PathBuf>)],
     found: &mut Vec<Finding>,
 ) {
     let named = std::fs::read_to_string(roots.sys.join("module/zfs/parameters/spa_config_path"));
