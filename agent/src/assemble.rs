@@ -9,14 +9,13 @@ use crate::adapters::lease_thread::LeaseThread;
 use crate::adapters::mount_pools::{MountPool, MountPools};
 use crate::adapters::pool_set::PoolSet;
 use crate::adapters::reset::{CommandReset, KernelReset, Reset};
-use crate::adapters::services::ServiceList;
+use crate::adapters::services::{Service, ServiceList};
 use crate::adapters::systemd::SystemdServices;
 use crate::adapters::vips::{KernelVips, Vip};
 use crate::adapters::watchdog::{DeviceWatchdog, NoWatchdog};
 use crate::adapters::zfs::{Finding, Limits, Places, Tools, ZfsPool, ZfsPools};
 use crate::config::{
-    Config, ConfigErrors, MountSettings, PoolKind, PoolSettings, ServicesConfig, VipConfig,
-    ZfsSettings,
+    Config, ConfigErrors, HookConfig, MountSettings, PoolKind, PoolSettings, VipConfig, ZfsSettings,
 };
 use crate::daemon::{DaemonAdapters, Reconfigure};
 use crate::disks;
@@ -70,7 +69,7 @@ impl Machine {
         Ok(Machine {
             fence,
             pools: Arc::new(pools.all),
-            services: Arc::new(services(&config.services, config.timing.services_ms)?),
+            services: Arc::new(services(config)?),
             reset: reset(config),
         })
     }
@@ -93,7 +92,7 @@ pub fn real(
 /// the watchdog.
 pub fn around(machine: Machine, config: &Config) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(BootClock);
-    let vips: Vec<Vip> = config.vips.iter().map(vip).collect();
+    let vips = vips(config);
     let mut kernel_vips = KernelVips::new(vips)?;
     // Alone nobody else can have the addresses: there is nothing that a lease could keep apart.
     let (lease, shared): (Box<dyn Lease>, SharedLease) = if is_leased(config) {
@@ -163,7 +162,7 @@ fn look_at_network(config: &Config) -> Vec<String> {
         }
         Form::Unavailable(why) => format!("no lease of the virtual addresses is possible: {why}"),
     });
-    let vips = KernelVips::new(config.vips.iter().map(vip).collect());
+    let vips = KernelVips::new(vips(config));
     match vips.and_then(|vips| vips.not_covered()) {
         Ok(gaps) => found.extend(gaps),
         Err(failure) => found.push(failure.0),
@@ -171,12 +170,14 @@ fn look_at_network(config: &Config) -> Vec<String> {
     found
 }
 
-fn vip(config: &VipConfig) -> Vip {
-    Vip {
-        interface: config.interface.clone(),
-        address: config.address.ip,
-        prefix: config.address.prefix,
-    }
+fn vips(config: &Config) -> Vec<Vip> {
+    let vip = |vip: &VipConfig| Vip {
+        interface: vip.interface.clone(),
+        address: vip.address.ip,
+        prefix: vip.address.prefix,
+        pool: vip.pool.as_deref().and_then(|name| config.pool_id(name)),
+    };
+    config.vips.iter().map(vip).collect()
 }
 
 fn addresses(config: &Config) -> Vec<IpAddr> {
@@ -298,26 +299,38 @@ pub(crate) fn imported_pools(config: &Config) -> Result<Vec<String>, Failure> {
     Ok(imported.map(|(_, pool)| pool.name.clone()).collect())
 }
 
-fn services(config: &ServicesConfig, deadline_ms: u64) -> Result<ServiceList, Failure> {
-    let mut list: Vec<Box<dyn Services>> = Vec::new();
-    let mut units: Vec<String> = config.target.iter().cloned().collect();
-    units.extend(config.units.iter().cloned());
-    if !units.is_empty() {
-        let deadline = Duration::from_millis(deadline_ms);
-        list.push(Box::new(SystemdServices::new(units, deadline)?));
-    }
-    for hook in &config.hooks {
-        let timeout = Duration::from_millis(hook.timeout_ms);
-        let one = |command: &Vec<String>| {
-            vec![Hook {
-                command: command.clone(),
-                timeout,
-            }]
+/// Units and hooks that belong to no pool, then for each pool its units and its hooks.
+fn services(config: &Config) -> Result<ServiceList, Failure> {
+    let mut list: Vec<(Option<PoolId>, Box<dyn Service>)> = Vec::new();
+    let deadline = Duration::from_millis(config.timing.services_ms);
+    let mut common: Vec<String> = config.services.target.iter().cloned().collect();
+    common.extend(config.services.units.iter().cloned());
+    let of_pools = (0..).map(PoolId).zip(&config.pools);
+    let of_pools = of_pools.map(|(id, pool)| (Some(id), pool.units.clone()));
+    for (pool, units) in std::iter::once((None, common)).chain(of_pools) {
+        if !units.is_empty() {
+            list.push((pool, Box::new(SystemdServices::new(units, deadline)?)));
+        }
+        let belongs = |hook: &&HookConfig| match &hook.pool {
+            Some(name) => pool.is_some() && config.pool_id(name) == pool,
+            None => pool.is_none(),
         };
-        let hook = ExecServices::new(one(&hook.start), one(&hook.stop))?;
-        list.push(Box::new(hook));
+        for hook in config.services.hooks.iter().filter(belongs) {
+            list.push((pool, Box::new(hook_of(hook)?)));
+        }
     }
     Ok(ServiceList::new(list))
+}
+
+fn hook_of(hook: &HookConfig) -> Result<ExecServices, Failure> {
+    let timeout = Duration::from_millis(hook.timeout_ms);
+    let one = |command: &Vec<String>| {
+        vec![Hook {
+            command: command.clone(),
+            timeout,
+        }]
+    };
+    ExecServices::new(one(&hook.start), one(&hook.stop))
 }
 
 fn watchdog(config: &Config) -> Result<WatchdogEnd, Failure> {
@@ -351,7 +364,7 @@ fn reconfigure(lease: SharedLease, vips: Arc<KernelVips>) -> Reconfigure {
                     .to_owned(),
             ));
         }
-        let list: Vec<Vip> = new.vips.iter().map(vip).collect();
+        let list = self::vips(new);
         // Silenced before they appear; those that left fall silent only after they are off.
         let mut both = addresses(old);
         both.extend(addresses(new));

@@ -6,7 +6,7 @@
 //!                                                       └─ no ──▶ ask through the inbox, wait a bounded moment
 //! ```
 
-use crate::config::{Config, LinkConfig};
+use crate::config::{Config, LinkConfig, VipConfig};
 use crate::daemon::PathsOf;
 use crate::history::Past;
 use crate::inbox::{Inbox, Input};
@@ -15,7 +15,7 @@ use crate::pair_key::PairKey;
 use crate::preflight::{Kept, read_kept};
 use crate::rpc::{Backend, Hub};
 use failover_api::{
-    DiskReport, FenceCheck, FenceDisk, FenceKey, FenceStatus, HistoryRecord, StateReport,
+    DiskReport, FenceCheck, FenceDisk, FenceKey, FenceStatus, HistoryRecord, StateReport, VipReport,
 };
 use failover_core::action::Refusal;
 use failover_core::event::Command;
@@ -254,9 +254,24 @@ fn virtual_ips(config: &Config) -> Vec<String> {
         .collect()
 }
 
+/// Which address is on: where they are on at all, those of no pool and those of an imported one.
+fn vip_list(report: &StateReport, config: &Config) -> Vec<VipReport> {
+    let imported = |name: &String| {
+        let mut pools = report.pools.iter();
+        pools.any(|pool| pool.pool == *name && pool.state == "imported")
+    };
+    let vip = |vip: &VipConfig| VipReport {
+        address: vip.address.to_string(),
+        pool: vip.pool.clone(),
+        on: report.vips_on && vip.pool.as_ref().is_none_or(imported),
+    };
+    config.vips.iter().map(vip).collect()
+}
+
 /// Fills in what the core doesn't know.
 fn complete(mut report: StateReport, config: &Config) -> StateReport {
     report.vips = virtual_ips(config);
+    report.vip_list = vip_list(&report, config);
     for link in &mut report.links {
         let config = config.links.get(usize::from(link.link));
         link.name = config.map(LinkConfig::name).unwrap_or_default();

@@ -194,6 +194,12 @@ impl Config {
         !self.links.is_empty()
     }
 
+    /// The number of a pool: its place in the list.
+    pub fn pool_id(&self, name: &str) -> Option<PoolId> {
+        let mut pools = (0..).map(PoolId).zip(&self.pools);
+        pools.find(|(_, pool)| pool.name == name).map(|(id, _)| id)
+    }
+
     /// A mistake in an entry of `disks` that only this machine's devices show.
     pub fn disk_error(&self, entry: &str, problem: &str, remedy: &str) -> ConfigError {
         let index = self.disks.iter().position(|disk| disk == entry);
@@ -400,6 +406,17 @@ impl Check<'_> {
         }
     }
 
+    /// A pool that an address or a service belongs to.
+    fn belongs_to(&mut self, key: &str, pool: Option<&String>, raw: &raw::RawConfig) {
+        if let Some(name) = pool
+            && !raw.pools.iter().any(|pool| pool.name == *name)
+        {
+            let problem = format!("{name:?} is not the name of a configured pool");
+            let remedy = "name one of `[[pools]]`, or leave it out: then it belongs to no pool";
+            self.refuse(key, problem, remedy);
+        }
+    }
+
     fn absolute(&mut self, key: &str, path: &Path) {
         if !path.is_absolute() {
             let problem = format!("{} is not an absolute path", path.display());
@@ -412,6 +429,7 @@ impl Check<'_> {
         for (index, vip) in raw.vips.iter().enumerate() {
             let key = |name: &str| format!("vips[{index}].{name}");
             self.interface(&key("interface"), &vip.interface);
+            self.belongs_to(&key("pool"), vip.pool.as_ref(), raw);
             let ip = vip.address.ip;
             if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
                 let problem = format!("{ip} can't be a virtual address");
@@ -452,6 +470,8 @@ impl Check<'_> {
         self.bounded("services.units", services.units.len(), HOOKS_MAX);
         self.bounded("services.hooks", services.hooks.len(), HOOKS_MAX);
         for (index, hook) in services.hooks.iter().enumerate() {
+            let key = format!("services.hooks[{index}].pool");
+            self.belongs_to(&key, hook.pool.as_ref(), raw);
             for (name, command) in [("start", &hook.start), ("stop", &hook.stop)] {
                 let key = format!("services.hooks[{index}].{name}");
                 match command.first() {

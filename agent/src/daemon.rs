@@ -24,7 +24,7 @@ use failover_api::Severity;
 use failover_core::action::HaltReason;
 use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Vips, Watchdog};
 use failover_core::controller::Controller;
-use failover_core::ids::{DiskId, LinkId};
+use failover_core::ids::{DiskId, LinkId, PoolId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,9 +66,10 @@ pub struct DaemonAdapters {
 /// Names the paths of each shared disk as they are now; never waits for one.
 pub type PathsOf = Arc<dyn Fn() -> BTreeMap<DiskId, Vec<String>> + Send + Sync>;
 
-/// Called on a lane with the old and the new configuration and whether the virtual addresses are on; what did not
-/// change must not be touched.
-pub type Reconfigure = Arc<dyn Fn(&Config, &Config, bool) -> Result<(), Failure> + Send + Sync>;
+/// Called on a lane with the old and the new configuration and, if the virtual addresses are on, the pools that are
+/// imported; what did not change must not be touched.
+pub type Reconfigure =
+    Arc<dyn Fn(&Config, &Config, Option<&[PoolId]>) -> Result<(), Failure> + Send + Sync>;
 
 /// How the daemon ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -346,11 +347,10 @@ impl Handle {
             return Err("vips can't be changed at run time here; restart the daemon".to_owned());
         };
         let (old, new) = (old.clone(), new.clone());
-        let shown_on = self.backoffice.report().vips_on;
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
         self.inbox.put(Input::OnVipLane(Box::new(move |on| {
             // Who asked may have given up.
-            let _ = answer.try_send(reconfigure(&old, &new, on || shown_on));
+            let _ = answer.try_send(reconfigure(&old, &new, on));
         })));
         let patience = Duration::from_millis(self.config().timing.vips_ms) + FAREWELL;
         match answered.recv_timeout(patience) {

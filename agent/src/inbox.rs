@@ -1,6 +1,7 @@
 //! The one bounded queue into the control thread, with a descriptor that wakes it.
 
 use crate::backoffice::Stamped;
+use crate::lanes::OnVipLane;
 use crate::queue::{Receiver, Sender, queue};
 use failover_core::action::{Outcome, Refusal};
 use failover_core::config::CoreConfig;
@@ -35,7 +36,7 @@ pub(crate) enum Input {
     /// New timers and bounds.
     Reconfigure(Box<CoreConfig>),
     /// To be run on the lane of the virtual addresses, between its work.
-    OnVipLane(Box<dyn FnOnce(bool) + Send>),
+    OnVipLane(OnVipLane),
 }
 
 /// Where everybody else leaves inputs.

@@ -25,8 +25,8 @@ use failover_core::perform::{perform, perform_disk};
 use failover_core::time::ms;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Work that waits on one lane; the core keeps far less in flight.
@@ -56,8 +56,8 @@ impl Name {
             Work::Remember(_) => Name::Memory,
             Work::Prescan(pool) => Name::Prescan(*pool),
             Work::Import { pool, .. } | Work::Export(pool) => Name::Pool(*pool),
-            Work::StartServices | Work::StopServices => Name::Services,
-            Work::AddVips | Work::RemoveVips | Work::AnnounceVips => Name::Vips,
+            Work::StartServices(_) | Work::StopServices => Name::Services,
+            Work::AddVips(_) | Work::RemoveVips | Work::AnnounceVips(_) => Name::Vips,
         }
     }
 
@@ -77,6 +77,9 @@ impl Name {
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// What runs on the lane of the virtual addresses: told the imported pools if they are on.
+pub(crate) type OnVipLane = Box<dyn FnOnce(Option<&[PoolId]>) + Send>;
+
 /// What work is done with.
 pub(crate) struct Tools {
     fence: Arc<dyn Fence>,
@@ -85,8 +88,8 @@ pub(crate) struct Tools {
     vips: Arc<dyn Vips>,
     journal: Arc<dyn Journal>,
     ledger: Arc<Ledger>,
-    /// The virtual addresses are on as far as their lane knows.
-    vips_on: AtomicBool,
+    /// The virtual addresses are on as far as their lane knows: those of these pools and of none.
+    vips_on: Mutex<Option<Vec<PoolId>>>,
     /// Journal records that are not yet durable.
     unwritten: AtomicUsize,
 }
@@ -104,7 +107,7 @@ impl Tools {
             vips: adapters.vips.clone(),
             journal,
             ledger,
-            vips_on: AtomicBool::new(false),
+            vips_on: Mutex::new(None),
             unwritten: AtomicUsize::new(0),
         }
     }
@@ -118,24 +121,28 @@ impl Tools {
         };
         let outcome = perform(work, &adapters);
         match work {
-            Work::AddVips => self.vips_on.store(true, Ordering::Relaxed),
+            Work::AddVips(pools) => *self.vips_on() = Some(pools.clone()),
             Work::RemoveVips if outcome == Outcome::Ok => {
-                self.vips_on.store(false, Ordering::Relaxed);
+                *self.vips_on() = None;
             }
             Work::Record(_) => {
                 self.unwritten.fetch_sub(1, Ordering::AcqRel);
             }
             Work::RemoveVips
-            | Work::AnnounceVips
+            | Work::AnnounceVips(_)
             | Work::Disk { .. }
             | Work::Remember(_)
             | Work::Prescan(_)
             | Work::Import { .. }
             | Work::Export(_)
-            | Work::StartServices
+            | Work::StartServices(_)
             | Work::StopServices => {}
         }
         outcome
+    }
+
+    fn vips_on(&self) -> MutexGuard<'_, Option<Vec<PoolId>>> {
+        self.vips_on.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,10 +227,13 @@ impl Lanes {
         })
     }
 
-    /// Runs something on the lane of the virtual addresses, told whether they are on.
-    pub(crate) fn on_vip_lane(&mut self, job: Box<dyn FnOnce(bool) + Send>) {
+    /// Runs something on the lane of the virtual addresses, told whether they are on, and for which pools.
+    pub(crate) fn on_vip_lane(&mut self, job: OnVipLane) {
         let tools = self.tools.clone();
-        let job: Job = Box::new(move || job(tools.vips_on.load(Ordering::Relaxed)));
+        let job: Job = Box::new(move || {
+            let on = tools.vips_on().clone();
+            job(on.as_deref());
+        });
         if let Err(why) = self.give(Name::Vips, job) {
             tracing::error!("the virtual addresses can't be changed: {why}");
         }

@@ -13,8 +13,9 @@ from topology import LabError
 class State:
     image: str  # folder of the image
     disks: int
-    # "machine.network" -> "down" (no carrier) or "cut" (carrier, nothing passes)
-    links: dict[str, str] = field(default_factory=dict)
+    paths: int  # from each controller to each disk
+    # What is broken ("a.hb0", "disk 3", "a disk 3", "a clock") -> how ("down", "cut", "hangs", ...)
+    faults: dict[str, str] = field(default_factory=dict)
 
     def as_image(self) -> Image:
         return Image(Path(self.image))

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use crate::render::{ago, colour, count, counted, duration, show, table};
 use crate::terminal::Terminal;
-use failover_api::{DiskReport, PeerReport, StateReport, Status};
+use failover_api::{DiskReport, PeerReport, StateReport, Status, VipReport};
 
 /// Disks named one by one.
 const DISKS_NAMED: usize = 8;
@@ -125,10 +125,30 @@ fn virtual_ips(state: &StateReport) -> String {
         (true, None) => "here".to_owned(),
         (false, _) => "not here".to_owned(),
     };
-    match state.vips.as_slice() {
-        [] => format!("none configured ({place})"),
-        vips => format!("{} ({place})", vips.join(", ")),
+    if state.vips.is_empty() {
+        return format!("none configured ({place})");
     }
+    // Those that are off though the others are here: their pools failed.
+    let off: Vec<&VipReport> = match state.vips_on {
+        true => state.vip_list.iter().filter(|vip| !vip.on).collect(),
+        false => Vec::new(),
+    };
+    let is_on = |address: &&String| !off.iter().any(|vip| vip.address == **address);
+    let on: Vec<&str> = state
+        .vips
+        .iter()
+        .filter(is_on)
+        .map(String::as_str)
+        .collect();
+    let mut parts = Vec::new();
+    if !on.is_empty() {
+        parts.push(format!("{} ({place})", on.join(", ")));
+    }
+    parts.extend(off.iter().map(|vip| {
+        let pool = vip.pool.as_deref().unwrap_or("?");
+        format!("{} (off: pool {pool} isn't imported)", vip.address)
+    }));
+    parts.join(", ")
 }
 
 fn pools(state: &StateReport) -> String {
@@ -139,7 +159,7 @@ fn pools(state: &StateReport) -> String {
         .collect();
     match pools.as_slice() {
         [] => "none configured".to_owned(),
-        pools => pools.join(", "),
+        pools => pools.join("; "),
     }
 }
 

@@ -391,6 +391,20 @@ fn the_pair_is_shown_on_one_screen() {
     assert_eq!(state["status"], "ERROR");
 }
 
+#[test]
+fn a_pool_that_failed_alone_is_shown_with_its_address() {
+    let served = Served::start();
+    served.daemon.change(|report| {
+        report.pools.push(failover_api::PoolReport {
+            pool: "dock".to_owned(),
+            state: "imported".to_owned(),
+        });
+        report.pools[0].state = "failed: it needs disk07, which was not won".to_owned();
+        report.vip_list[1].on = false;
+    });
+    golden("status-pool-failed.txt", &served.out(&["status"]));
+}
+
 /// Much that can go wrong, at once.
 fn trouble(report: &mut failover_api::StateReport) {
     use failover_api::{DisabledReason, DiskSummary};

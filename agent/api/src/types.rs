@@ -257,6 +257,17 @@ pub struct PoolReport {
     pub state: String,
 }
 
+/// One virtual address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipReport {
+    /// The address with its prefix length.
+    pub address: String,
+    /// Name of the pool that it belongs to; absent where it belongs to none.
+    pub pool: Option<String>,
+    /// It is on at this controller.
+    pub on: bool,
+}
+
 /// What this controller believes of the other one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerReport {
@@ -316,7 +327,10 @@ pub struct StateReport {
     /// Virtual addresses; filled in by the daemon.
     #[serde(default)]
     pub vips: Vec<String>,
-    /// Virtual addresses are on this controller.
+    /// Each virtual address; filled in by the daemon.
+    #[serde(default)]
+    pub vip_list: Vec<VipReport>,
+    /// The virtual addresses are on this controller, apart from those of pools that aren't imported.
     pub vips_on: bool,
     /// Milliseconds until the VIP lease lapses; absent without one.
     pub lease_ms: Option<u64>,

@@ -85,16 +85,17 @@ pub enum Work {
     },
     /// Export a pool.
     Export(PoolId),
-    /// Start the services.
-    StartServices,
-    /// Stop the services.
+    /// Start the services that belong to no pool, and those of these pools, which are imported.
+    StartServices(Vec<PoolId>),
+    /// Stop the services, of all pools and of none.
     StopServices,
-    /// Add the virtual addresses.
-    AddVips,
-    /// Remove the virtual addresses.
+    /// Bring up the virtual addresses that belong to no pool, and those of these pools, which are imported; those of
+    /// other pools go off.
+    AddVips(Vec<PoolId>),
+    /// Remove the virtual addresses, of all pools and of none.
     RemoveVips,
-    /// Tell the neighbours.
-    AnnounceVips,
+    /// Tell the neighbours about the addresses that `AddVips` with the same pools brings up.
+    AnnounceVips(Vec<PoolId>),
 }
 
 /// How work ended.

@@ -67,22 +67,24 @@ pub trait Pools: Send + Sync {
     fn imported(&self, pool: PoolId) -> Result<bool, Failure>;
 }
 
-/// Services that run only on the MASTER.
+/// Services that run only on the MASTER. Each belongs to one pool or to none.
 pub trait Services: Send + Sync {
-    /// Starts them all and waits.
-    fn start(&self) -> Result<Change, Failure>;
-    /// Stops them all and waits.
+    /// Starts those that belong to no pool, then those of `pools`, and waits. Those of other pools are left alone.
+    fn start(&self, pools: &[PoolId]) -> Result<Change, Failure>;
+    /// Stops them all, whatever they belong to, and waits.
     fn stop(&self) -> Result<Change, Failure>;
 }
 
-/// The virtual addresses.
+/// The virtual addresses. Each belongs to one pool or to none.
 pub trait Vips: Send + Sync {
-    /// Adds all of them. They stay silent while no lease lives.
-    fn add(&self) -> Result<Change, Failure>;
-    /// Removes all of them.
+    /// The goal: those that belong to no pool and those of `pools` are on, those of other pools are off. They stay
+    /// silent while no lease lives.
+    fn add(&self, pools: &[PoolId]) -> Result<Change, Failure>;
+    /// Removes all of them, whatever they belong to.
     fn remove(&self) -> Result<Change, Failure>;
-    /// Tells the neighbours (gratuitous ARP, unsolicited NA); called again several times.
-    fn announce(&self) -> Result<(), Failure>;
+    /// Tells the neighbours (gratuitous ARP, unsolicited NA) about those that `add(pools)` turns on, and no others;
+    /// called again several times.
+    fn announce(&self, pools: &[PoolId]) -> Result<(), Failure>;
 }
 
 /// The VIP lease, enforced by the kernel. Called on the control thread: must not block.

@@ -16,7 +16,7 @@ use crate::handover::Handover;
 use crate::ids::{Epoch, LinkId, OpId, RequestId, Session};
 use crate::key::{EpochBits, Key, Phase};
 use crate::ops::{Job, Pending};
-use crate::owner::Owner;
+use crate::owner::{Owner, PoolRetries};
 use crate::peer::{Heard, Peer};
 use crate::settings::{Settings, SettingsChange};
 use crate::start::Start;
@@ -55,6 +55,7 @@ pub struct Controller {
     pub(crate) takeover: Takeover,
     pub(crate) owner: Owner,
     pub(crate) handover: Handover,
+    pub(crate) retries: PoolRetries,
     pub(crate) resets: u8,
     /// Since this run began, a live owner was seen.
     pub(crate) saw_owner: bool,
@@ -155,6 +156,7 @@ impl Controller {
             takeover: Takeover::default(),
             owner: Owner::new(now),
             handover: Handover::default(),
+            retries: PoolRetries::default(),
             resets,
             saw_owner: false,
             dead_since: None,

@@ -93,6 +93,14 @@ impl Controller {
             self.refuse(id, libc_errno::EBUSY, reason);
             return;
         }
+        if let Some(pool) = self.retries.running() {
+            let pool = self.pool_name(pool);
+            let reason = format!(
+                "pool {pool}, which had failed, is being imported again; nothing was done, ask again in a moment"
+            );
+            self.refuse(id, libc_errno::EBUSY, reason);
+            return;
+        }
         let timing = &self.config.timing;
         let until = now
             + ms(timing.vips_ms + timing.services_ms + timing.export_ms + timing.handover_ms)

@@ -41,6 +41,10 @@ pub(crate) enum Job {
     AddVips,
     RemoveVips,
     Announce,
+    /// Of a pool that failed alone and is tried again.
+    PoolImport(PoolId),
+    PoolServices(PoolId),
+    PoolVips(PoolId),
 }
 
 impl Job {
@@ -65,7 +69,10 @@ impl Job {
             | Job::StopServices
             | Job::AddVips
             | Job::RemoveVips
-            | Job::Announce => None,
+            | Job::Announce
+            | Job::PoolImport(_)
+            | Job::PoolServices(_)
+            | Job::PoolVips(_) => None,
         }
     }
 }
@@ -88,10 +95,10 @@ impl Controller {
             | Job::RecordArbiters
             | Job::RecordOther
             | Job::Remember => timing.record_ms,
-            Job::Prescan | Job::Import(_) => timing.import_ms,
+            Job::Prescan | Job::Import(_) | Job::PoolImport(_) => timing.import_ms,
             Job::Export(_) => timing.export_ms,
-            Job::StartServices | Job::StopServices => timing.services_ms,
-            Job::AddVips | Job::RemoveVips | Job::Announce => timing.vips_ms,
+            Job::StartServices | Job::StopServices | Job::PoolServices(_) => timing.services_ms,
+            Job::AddVips | Job::RemoveVips | Job::Announce | Job::PoolVips(_) => timing.vips_ms,
         };
         self.next_op += 1;
         let op = OpId(self.next_op);
@@ -123,6 +130,12 @@ impl Controller {
         self.ops
             .values()
             .any(|pending| pending.job == *job && !pending.overdue)
+    }
+
+    /// Pieces of work of this kind that were not answered, overdue or not.
+    pub(crate) fn unanswered(&self, job: &Job) -> usize {
+        let same = |pending: &&Pending| pending.job == *job;
+        self.ops.values().filter(same).count()
     }
 
     /// Whether work is in flight and not overdue.
@@ -201,7 +214,10 @@ impl Controller {
             | Job::StopServices
             | Job::AddVips
             | Job::RemoveVips
-            | Job::Announce => {}
+            | Job::Announce
+            | Job::PoolImport(_)
+            | Job::PoolServices(_)
+            | Job::PoolVips(_) => {}
         }
     }
 
@@ -319,6 +335,9 @@ impl Controller {
             }
             (Job::RecordOther | Job::Remember, _) | (Job::Prescan, _) => {}
             (Job::Import(pool), outcome) => self.import_ended(pool, outcome),
+            (job @ (Job::PoolImport(_) | Job::PoolServices(_) | Job::PoolVips(_)), outcome) => {
+                self.retry_step_ended(now, &job, outcome)
+            }
             (Job::Export(pool), outcome) => self.export_ended(pool, outcome),
             (Job::StartServices, outcome) => self.takeover.services = Some(outcome_of(outcome)),
             (Job::AddVips, outcome) => self.takeover.vips = Some(outcome_of(outcome)),

@@ -1,9 +1,12 @@
 //! Owning: rolling the key, proving the VIP lease, watching over the disks, halting when they are lost.
 
 mod lease;
+mod pools;
 mod repair;
 mod rolls;
 mod serving;
+
+pub(crate) use pools::PoolRetries;
 
 use crate::action::HaltReason;
 use crate::controller::Controller;

@@ -34,11 +34,11 @@ pub fn perform(work: &Work, adapters: &Adapters<'_>) -> Outcome {
         Work::Prescan(pool) => unit(adapters.pools.prescan(*pool)),
         Work::Import { pool, won } => import(*pool, won, adapters.pools),
         Work::Export(pool) => change(adapters.pools.export(*pool)),
-        Work::StartServices => change(adapters.services.start()),
+        Work::StartServices(pools) => change(adapters.services.start(pools)),
         Work::StopServices => change(adapters.services.stop()),
-        Work::AddVips => change(adapters.vips.add()),
+        Work::AddVips(pools) => change(adapters.vips.add(pools)),
         Work::RemoveVips => change(adapters.vips.remove()),
-        Work::AnnounceVips => unit(adapters.vips.announce()),
+        Work::AnnounceVips(pools) => unit(adapters.vips.announce(pools)),
     }
 }
 

@@ -67,6 +67,7 @@ impl Controller {
                 .collect(),
             pools: self.pool_reports(),
             vips: Vec::new(),
+            vip_list: Vec::new(),
             vips_on: matches!(self.state, State::Active | State::Restarting),
             lease_ms: self
                 .owner
@@ -170,6 +171,17 @@ impl Controller {
                 continue;
             };
             evidence.push(self.disk_evidence(now, disk));
+        }
+        let failed = self.takeover.imports.iter().filter(|_| self.state.owns());
+        for (pool, end) in failed {
+            if let Err(why) = end {
+                let name = self.pool_name(*pool);
+                evidence.push(source(
+                    format!("pool {name}"),
+                    format!("failed: {why}"),
+                    None,
+                ));
+            }
         }
         if let Some((at, gap)) = self.last_stall {
             let saw = format!("this process stood still for {} ms", gap.as_millis());

@@ -108,6 +108,14 @@ impl Takeover {
         }
     }
 
+    /// The pools that are imported: only their services and addresses are brought up.
+    pub(crate) fn imported(&self) -> Vec<PoolId> {
+        let ends = self.imports.iter();
+        ends.filter(|(_, end)| end.is_ok())
+            .map(|(pool, _)| *pool)
+            .collect()
+    }
+
     /// Walks on from the import again: after a revert, or to try once more.
     pub(crate) fn again(&mut self, now: Instant) {
         self.prove_from = now;

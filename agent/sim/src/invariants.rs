@@ -172,6 +172,7 @@ impl World {
             self.standby_owns_nothing(node);
             self.ends(node);
             self.stays_lit(node);
+            self.pool_with_its_address(node);
             self.watchdog(node);
         }
         self.requests_end();

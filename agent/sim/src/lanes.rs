@@ -44,8 +44,8 @@ impl World {
             Work::Disk { .. } | Work::Prescan(_) => Default::default(),
             Work::Record(_) | Work::Remember(_) => self.conditions.journal[at],
             Work::Import { .. } | Work::Export(_) => self.conditions.pools[at],
-            Work::StartServices | Work::StopServices => self.conditions.services[at],
-            Work::AddVips | Work::RemoveVips | Work::AnnounceVips => self.conditions.vips[at],
+            Work::StartServices(_) | Work::StopServices => self.conditions.services[at],
+            Work::AddVips(_) | Work::RemoveVips | Work::AnnounceVips(_) => self.conditions.vips[at],
         }
     }
 
@@ -62,13 +62,13 @@ impl World {
         let most_us = 1000
             * match &next.work {
                 Work::Record(_) => self.plan.journal_ms,
-                Work::Remember(_) | Work::Disk { .. } | Work::AnnounceVips => 1,
+                Work::Remember(_) | Work::Disk { .. } | Work::AnnounceVips(_) => 1,
                 Work::Import { .. } => self.plan.import_ms,
                 Work::Prescan(_)
                 | Work::Export(_)
-                | Work::StartServices
+                | Work::StartServices(_)
                 | Work::StopServices
-                | Work::AddVips
+                | Work::AddVips(_)
                 | Work::RemoveVips => self.plan.work_ms,
             };
         let slow_us = u64::from(self.condition_of(node, &next.work).slow_ms) * 1000;
@@ -88,7 +88,7 @@ impl World {
     fn work_begins(&mut self, node: Node, next: &LaneWork) {
         if self.story.on()
             && !self.brief
-            && !matches!(next.work, Work::Record(_) | Work::AnnounceVips)
+            && !matches!(next.work, Work::Record(_) | Work::AnnounceVips(_))
         {
             let fate = if next.fate == Fate::Works {
                 String::new()
@@ -122,8 +122,8 @@ impl World {
                 let kernel = &mut self.machines[node as usize].kernel;
                 kernel.exporting[pool] = kernel.imported[pool].is_some();
             }
-            Work::StartServices => self.services_begin(node),
-            Work::AddVips => self.vips_begin(node),
+            Work::StartServices(pools) => self.services_begin(node, pools),
+            Work::AddVips(pools) => self.vips_begin(node, pools),
             _ => {}
         }
     }
@@ -163,7 +163,7 @@ impl World {
                 self.import_ended(node);
             }
             Work::Export(pool) => kernel.exporting[usize::from(pool.0)] = false,
-            Work::AddVips | Work::AnnounceVips => self.addresses_changed(node),
+            Work::AddVips(_) | Work::AnnounceVips(_) => self.addresses_changed(node),
             _ => {}
         }
         outcome

@@ -22,6 +22,58 @@ pub const LANE_PRESCAN: usize = 3;
 /// Lane of the first pool; one for each.
 pub const LANE_POOLS: usize = 4;
 
+/// Which services run, or which addresses are on: those of no pool, and those of each pool. Every pool has both.
+#[derive(Clone, Debug, Default)]
+pub struct Up {
+    /// Those that belong to no pool.
+    pub common: bool,
+    /// By pool.
+    pub of_pools: Vec<bool>,
+}
+
+impl Up {
+    /// Nothing is up.
+    pub fn none(pools: usize) -> Up {
+        Up {
+            common: false,
+            of_pools: vec![false; pools],
+        }
+    }
+
+    /// Anything is up.
+    pub fn any(&self) -> bool {
+        self.common || self.of_pools.contains(&true)
+    }
+
+    /// Everything is up.
+    pub fn all(&self) -> bool {
+        self.common && !self.of_pools.contains(&false)
+    }
+
+    /// Those of no pool and of these pools go up.
+    fn add(&mut self, pools: &[PoolId]) -> Change {
+        let before = self.clone();
+        self.common = true;
+        for pool in pools {
+            self.of_pools[usize::from(pool.0)] = true;
+        }
+        before.change_to(self)
+    }
+
+    fn change_to(&self, after: &Up) -> Change {
+        match self.common == after.common && self.of_pools == after.of_pools {
+            true => Change::AlreadySo,
+            false => Change::Made,
+        }
+    }
+
+    /// All go down.
+    fn remove(&mut self) -> Change {
+        let before = std::mem::replace(self, Up::none(self.of_pools.len()));
+        before.change_to(self)
+    }
+}
+
 /// What the kernel and the disks of a machine hold.
 #[derive(Clone, Debug, Default)]
 pub struct Kernel {
@@ -35,10 +87,12 @@ pub struct Kernel {
     pub read_ahead: Vec<Option<u64>>,
     /// An import used blocks that were read ahead and written over since.
     pub stale_import: bool,
-    /// Services run.
-    pub services: bool,
-    /// Addresses are on.
-    pub vips: bool,
+    /// Services that run.
+    pub services: Up,
+    /// Addresses that are on.
+    pub vips: Up,
+    /// The neighbours were told of an address that was off.
+    pub announced_off: bool,
     /// End of the VIP lease, true time.
     pub lease_until: Option<u64>,
     /// The journal, as a restart would read it.
@@ -58,7 +112,7 @@ impl Kernel {
 
     /// Whether the virtual addresses answer at `now`.
     pub fn answers(&self, now: u64) -> bool {
-        self.vips && self.lease_until.is_some_and(|until| now < until)
+        self.vips.any() && self.lease_until.is_some_and(|until| now < until)
     }
 
     /// Whether any pool is imported.
@@ -73,8 +127,8 @@ impl Kernel {
         self.importing = vec![None; pools];
         self.exporting = vec![false; pools];
         self.read_ahead = vec![None; pools];
-        self.services = false;
-        self.vips = false;
+        self.services = Up::none(pools);
+        self.vips = Up::none(pools);
         self.lease_until = None;
         self.owner = None;
     }
@@ -177,6 +231,8 @@ impl Machine {
                 importing: vec![None; pools],
                 exporting: vec![false; pools],
                 read_ahead: vec![None; pools],
+                services: Up::none(pools),
+                vips: Up::none(pools),
                 ..Kernel::default()
             },
             lanes: vec![Lane::default(); LANE_POOLS + pools],
@@ -193,8 +249,8 @@ impl Machine {
             Work::Disk { .. } | Work::Record(_) | Work::Remember(_) => LANE_JOURNAL,
             Work::Prescan(_) => LANE_PRESCAN,
             Work::Import { pool, .. } | Work::Export(pool) => LANE_POOLS + usize::from(pool.0),
-            Work::StartServices | Work::StopServices => LANE_SERVICES,
-            Work::AddVips | Work::RemoveVips | Work::AnnounceVips => LANE_VIPS,
+            Work::StartServices(_) | Work::StopServices => LANE_SERVICES,
+            Work::AddVips(_) | Work::RemoveVips | Work::AnnounceVips(_) => LANE_VIPS,
         }
     }
 }
@@ -324,50 +380,40 @@ impl Pools for Rig<'_> {
     }
 }
 
-fn changed(was: bool, is: bool) -> Change {
-    if was == is {
-        Change::AlreadySo
-    } else {
-        Change::Made
-    }
-}
-
 impl Services for Rig<'_> {
-    fn start(&self) -> Result<Change, Failure> {
-        self.attempt(|| {
-            let mut kernel = self.kernel();
-            Ok(changed(std::mem::replace(&mut kernel.services, true), true))
-        })
+    fn start(&self, pools: &[PoolId]) -> Result<Change, Failure> {
+        self.attempt(|| Ok(self.kernel().services.add(pools)))
     }
 
     fn stop(&self) -> Result<Change, Failure> {
-        self.attempt(|| {
-            let mut kernel = self.kernel();
-            Ok(changed(
-                std::mem::replace(&mut kernel.services, false),
-                false,
-            ))
-        })
+        self.attempt(|| Ok(self.kernel().services.remove()))
     }
 }
 
 impl Vips for Rig<'_> {
-    fn add(&self) -> Result<Change, Failure> {
+    fn add(&self, pools: &[PoolId]) -> Result<Change, Failure> {
         self.attempt(|| {
             let mut kernel = self.kernel();
-            Ok(changed(std::mem::replace(&mut kernel.vips, true), true))
+            let before = kernel.vips.clone();
+            kernel.vips.remove();
+            kernel.vips.add(pools);
+            Ok(before.change_to(&kernel.vips))
         })
     }
 
     fn remove(&self) -> Result<Change, Failure> {
-        self.attempt(|| {
-            let mut kernel = self.kernel();
-            Ok(changed(std::mem::replace(&mut kernel.vips, false), false))
-        })
+        self.attempt(|| Ok(self.kernel().vips.remove()))
     }
 
-    fn announce(&self) -> Result<(), Failure> {
-        self.attempt(|| Ok(()))
+    fn announce(&self, pools: &[PoolId]) -> Result<(), Failure> {
+        self.attempt(|| {
+            let mut kernel = self.kernel();
+            let off = |pool: &PoolId| !kernel.vips.of_pools[usize::from(pool.0)];
+            if !kernel.vips.common || pools.iter().any(off) {
+                kernel.announced_off = true;
+            }
+            Ok(())
+        })
     }
 }
 

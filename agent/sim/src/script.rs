@@ -211,7 +211,7 @@ impl World {
                 report.state,
                 report.epoch,
                 has(kernel.has_pool(), "pool"),
-                has(kernel.services, "services"),
+                has(kernel.services.any(), "services"),
                 has(kernel.answers(self.now), "answers"),
                 has(report.config.disabled, "disabled"),
             );

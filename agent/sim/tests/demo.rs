@@ -121,7 +121,7 @@ fn a_fenced_controller_goes_on_writing_and_is_refused() {
     assert_eq!(won.len(), DISKS);
     assert_eq!(a.import(POOL, &won), Ok(Change::Made));
     assert_eq!(a.import(POOL, &won), Ok(Change::AlreadySo));
-    assert_eq!(a.start(), Ok(Change::Made));
+    assert_eq!(a.start(&[POOL]), Ok(Change::Made));
     assert_eq!(bench.refused(Node::A), 0);
 
     // Nobody tells A: its kernel has the pool and writes to it.
@@ -144,7 +144,7 @@ fn the_pool_needs_every_disk_and_the_service_needs_the_pool() {
     let won = take_all(&bench.fence(Node::A), key(Node::A, 1));
     let why = a.import(POOL, &won[1..]).expect_err("a disk is missing");
     assert!(why.0.contains("wasn't won"), "{why}");
-    let why = a.start().expect_err("there is no pool");
+    let why = a.start(&[POOL]).expect_err("there is no pool");
     assert!(why.0.contains("isn't imported"), "{why}");
     assert_eq!(a.export(POOL), Ok(Change::AlreadySo));
 }

@@ -1,7 +1,8 @@
 //! Services as commands, for hosts without systemd: each runs in a process group of its own, with a timeout after
 //! which the whole group is killed, and with its output kept up to a bound.
 
-use failover_core::adapters::{Change, Failure, Services};
+use super::services::Service;
+use failover_core::adapters::{Change, Failure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -60,7 +61,7 @@ impl ExecServices {
     }
 }
 
-impl Services for ExecServices {
+impl Service for ExecServices {
     fn start(&self) -> Result<Change, Failure> {
         for hook in &self.start {
             run(hook, "start")?;

@@ -11,7 +11,8 @@
 //! Two connections, because a queue of unread signals that is full stalls the connection that it is on, answers
 //! included: a target with a hundred services would then never be heard to have started.
 
-use failover_core::adapters::{Change, Failure, Services};
+use super::services::Service;
+use failover_core::adapters::{Change, Failure};
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -138,7 +139,7 @@ impl SystemdServices {
     }
 }
 
-impl Services for SystemdServices {
+impl Service for SystemdServices {
     fn start(&self) -> Result<Change, Failure> {
         self.run(Goal::Start)
     }

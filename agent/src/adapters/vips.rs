@@ -8,6 +8,7 @@ use super::announce::{ArpForm, PacketSocket, gratuitous_arp, unsolicited_adverti
 use super::lease::LeaseEnd;
 use super::route::{Held, Interface, RouteSocket};
 use failover_core::adapters::{Change, Clock, Failure, Vips};
+use failover_core::ids::PoolId;
 use nix::errno::Errno;
 use rtnetlink::AddressMessageBuilder;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
@@ -27,6 +28,15 @@ pub struct Vip {
     pub address: IpAddr,
     /// Length of its network's prefix: up to 32 for IPv4, 128 for IPv6.
     pub prefix: u8,
+    /// The pool that it belongs to: it is on only where and while that one is imported.
+    pub pool: Option<PoolId>,
+}
+
+impl Vip {
+    /// Belongs to no pool, or to one of these.
+    fn is_of(&self, pools: &[PoolId]) -> bool {
+        self.pool.is_none_or(|pool| pools.contains(&pool))
+    }
 }
 
 impl std::fmt::Display for Vip {
@@ -110,9 +120,10 @@ impl KernelVips {
         Ok(found)
     }
 
-    /// Changes the list. With `on`, addresses that left the list are removed and new ones added; those in both are
-    /// not touched. Without `on`, those that left are removed all the same, should they be there.
-    pub fn change_to(&self, vips: Vec<Vip>, on: bool) -> Result<Change, Failure> {
+    /// Changes the list. Where the addresses are on (those of no pool and of the pools in `on`), addresses that left the
+    /// list are removed and new ones added; those in both are not touched. Without `on`, those that left are removed all
+    /// the same, should they be there.
+    pub fn change_to(&self, vips: Vec<Vip>, on: Option<&[PoolId]>) -> Result<Change, Failure> {
         check(&vips)?;
         let mut list = self.list();
         let gone: Vec<Vip> = list
@@ -121,10 +132,9 @@ impl KernelVips {
             .cloned()
             .collect();
         let removed = take_off(&gone)?;
-        let added = if on {
-            add_all(&vips)?
-        } else {
-            Change::AlreadySo
+        let added = match on {
+            Some(pools) => add_of(&vips, pools)?,
+            None => Change::AlreadySo,
         };
         *list = vips;
         Ok(either(removed, added))
@@ -141,8 +151,8 @@ impl KernelVips {
 }
 
 impl Vips for KernelVips {
-    fn add(&self) -> Result<Change, Failure> {
-        add_all(&self.configured())
+    fn add(&self, pools: &[PoolId]) -> Result<Change, Failure> {
+        add_of(&self.configured(), pools)
     }
 
     fn remove(&self) -> Result<Change, Failure> {
@@ -150,14 +160,14 @@ impl Vips for KernelVips {
     }
 
     /// Puts those back first that went with their interface (a link that goes down takes its IPv6 addresses along).
-    fn announce(&self) -> Result<(), Failure> {
+    fn announce(&self, pools: &[PoolId]) -> Result<(), Failure> {
         let vips = self.configured();
         let mut route = open()?;
         let interfaces = route.interfaces().map_err(unreadable)?;
         let mut failures = Vec::new();
         // As with announcing: not without a lease, which is how a controller that no longer owns looks from here.
         if self.may_announce()
-            && let Err(failure) = put_on(&mut route, &interfaces, &vips)
+            && let Err(failure) = put_on(&mut route, &interfaces, &vips, pools)
         {
             failures.push(failure.0);
         }
@@ -170,7 +180,7 @@ impl Vips for KernelVips {
                 ))
             })?),
         };
-        for vip in &vips {
+        for vip in vips.iter().filter(|vip| vip.is_of(pools)) {
             if let Err(failure) = self.announce_one(vip, &interfaces, socket) {
                 failures.push(failure);
             }
@@ -235,22 +245,31 @@ fn check(vips: &[Vip]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn add_all(vips: &[Vip]) -> Result<Change, Failure> {
+fn add_of(vips: &[Vip], pools: &[PoolId]) -> Result<Change, Failure> {
     let mut socket = open()?;
     let interfaces = socket.interfaces().map_err(unreadable)?;
-    put_on(&mut socket, &interfaces, vips)
+    put_on(&mut socket, &interfaces, vips, pools)
 }
 
 fn put_on(
     socket: &mut RouteSocket,
     interfaces: &[Interface],
     vips: &[Vip],
+    pools: &[PoolId],
 ) -> Result<Change, Failure> {
     let held = socket.addresses().map_err(unreadable)?;
     let mut failures = Vec::new();
     let mut requests = Vec::new();
     let mut subjects = Vec::new();
     for vip in vips {
+        if !vip.is_of(pools) {
+            // Its pool isn't here (any more): nobody may find an address that serves nothing.
+            for old in held.iter().filter(|h| h.address == vip.address) {
+                requests.push((RouteNetlinkMessage::DelAddress(message(old)), 0));
+                subjects.push((vip, Goal::Off));
+            }
+            continue;
+        }
         let index = match find(interfaces, vip) {
             Ok(interface) => interface.index,
             Err(failure) => {
@@ -446,6 +465,7 @@ mod tests {
             interface: "lan0".to_owned(),
             address: address.parse().expect("an address"),
             prefix,
+            pool: None,
         }
     }
 

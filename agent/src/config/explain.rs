@@ -37,11 +37,18 @@ pub fn explain(config: &Config) -> String {
     }
     for pool in &config.pools {
         line(format!("pool {}: {}", pool.name, kind(&pool.kind)));
+        if !pool.units.is_empty() {
+            let (name, units) = (&pool.name, pool.units.join(", "));
+            line(format!("  units with pool {name}: {units}"));
+        }
     }
     for vip in &config.vips {
+        let pool = vip.pool.iter().map(|pool| format!(", of pool {pool}"));
         line(format!(
-            "virtual address {} on {}",
-            vip.address, vip.interface
+            "virtual address {} on {}{}",
+            vip.address,
+            vip.interface,
+            pool.collect::<String>()
         ));
     }
     if !config.critical_interfaces.is_empty() {
@@ -116,9 +123,12 @@ fn arbiters(config: &Config) -> String {
 
 fn services(config: &Config) -> String {
     let services = &config.services;
-    let mut names: Vec<&str> = services.target.iter().map(String::as_str).collect();
-    names.extend(services.units.iter().map(String::as_str));
-    names.extend(services.hooks.iter().map(|hook| hook.name.as_str()));
+    let mut names: Vec<String> = services.target.iter().cloned().collect();
+    names.extend(services.units.iter().cloned());
+    names.extend(services.hooks.iter().map(|hook| match &hook.pool {
+        Some(pool) => format!("{} (of pool {pool})", hook.name),
+        None => hook.name.clone(),
+    }));
     if names.is_empty() {
         "none".to_owned()
     } else {

@@ -16,6 +16,8 @@ pub(super) struct RawPool {
     pub(super) kind: RawKind,
     #[serde(default)]
     pub(super) disks: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) units: Vec<String>,
     // kind = "mount"
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) device: Option<PathBuf>,
@@ -52,6 +54,8 @@ pub struct PoolSettings {
     pub name: String,
     /// Shared disks that it lies on; none: all of them.
     pub disks: Vec<String>,
+    /// Units of systemd that are started only where it is imported.
+    pub units: Vec<String>,
     /// What it is.
     pub kind: PoolKind,
 }
@@ -132,6 +136,7 @@ impl Check<'_> {
                     self.refuse(&key, problem, "name it in `disks` too");
                 }
             }
+            self.bounded(&key("units"), pool.units.len(), super::HOOKS_MAX);
             self.keys_of_its_kind(index, pool);
             let kind = match pool.kind {
                 RawKind::Mount => self.mount(index, pool, &pools).map(PoolKind::Mount),
@@ -140,6 +145,7 @@ impl Check<'_> {
             pools.extend(kind.map(|kind| PoolSettings {
                 name: pool.name.clone(),
                 disks: pool.disks.iter().map(|text| canonical(text)).collect(),
+                units: pool.units.clone(),
                 kind,
             }));
         }

@@ -97,6 +97,9 @@ pub struct VipConfig {
     pub interface: String,
     /// The address with its prefix length.
     pub address: Cidr,
+    /// Name of the pool that it belongs to; none: it is up wherever the MASTER is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
 }
 
 /// An address with its prefix length.
@@ -163,6 +166,9 @@ pub struct ServicesConfig {
 pub struct HookConfig {
     /// Its name in messages.
     pub name: String,
+    /// Name of the pool that it belongs to: it is started only where that one is imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// Program and arguments that start it; done when it exits with 0.
     pub start: Vec<String>,
     /// Program and arguments that stop it; done when it exits with 0.

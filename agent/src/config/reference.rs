@@ -119,7 +119,7 @@ const SECTIONS: &[Section] = &[
     },
     Section {
         header: "[services]",
-        doc: "Services that run only on the MASTER: after the import the units of systemd, ordered by systemd, then the hooks; stopped in the reverse order.",
+        doc: "Services that run only on the MASTER: after the import the units of systemd, ordered by systemd, then the hooks, then for each imported pool its units and its hooks; stopped in the reverse order.",
         optional: false,
         keys: &[
             key(
@@ -144,6 +144,13 @@ const SECTIONS: &[Section] = &[
         optional: true,
         keys: &[
             key("name", "text", "", "\"exports\"", "Its name in messages."),
+            key(
+                "pool",
+                "name of a pool",
+                "none",
+                "\"tank\"",
+                "Pool that it belongs to: it is started only where that pool is imported, after those that belong to none.",
+            ),
             key(
                 "start",
                 "list: program, arguments",
@@ -241,6 +248,13 @@ const SECTIONS: &[Section] = &[
                 "\"192.0.2.10/24\"",
                 "IPv4 or IPv6 address with the length of its network's prefix.",
             ),
+            key(
+                "pool",
+                "name of a pool",
+                "none",
+                "\"tank\"",
+                "Pool that it belongs to: it is up only where and while that pool is imported. None: wherever the MASTER is.",
+            ),
         ],
     },
     Section {
@@ -278,6 +292,13 @@ const SECTIONS: &[Section] = &[
                 "all of `disks`",
                 "[\"naa.5000c500a1b2c3d4\"]",
                 "Shared disks that it lies on; each must be won before it is imported.",
+            ),
+            key(
+                "units",
+                "list of names",
+                "[]",
+                "[\"smbd.service\"]",
+                "Units of systemd that run only where this pool is imported; started after the services that belong to no pool.",
             ),
         ],
     },

@@ -63,6 +63,28 @@ fn a_good_one_is_read() {
     assert!(words.contains("RDMA"), "{words}");
 }
 
+#[test]
+fn what_belongs_to_a_pool_is_found_by_its_name() {
+    let (_dir, text) = good();
+    let text = text.replace("192.0.2.10/24\"", "192.0.2.10/24\"\npool = \"tank\"")
+        + "units = [\"smbd.service\"]\n[[services.hooks]]\nname = \"x\"\npool = \"tank\"\nstart = [\"/a\"]\nstop = [\"/b\"]\n";
+    let config = parse(&text).expect("good");
+    assert_eq!(config.vips[0].pool.as_deref(), Some("tank"));
+    assert_eq!(config.pool_id("tank"), Some(PoolId(0)));
+    assert_eq!(config.pool_id("dock"), None);
+    let words = explain(&config);
+    for part in [
+        "on eth0, of pool tank",
+        "units with pool tank: smbd.service",
+        "x (of pool tank)",
+    ] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    let freed = text.replacen("pool = \"tank\"\n", "", 1);
+    let freed = parse(&freed).expect("good");
+    assert!(difference(&config, &freed).expect("may change").vips);
+}
+
 /// One mistake each: what to replace, by what, and what the message must start with.
 #[test]
 fn every_mistake_is_named_with_line_key_and_remedy() {
@@ -122,6 +144,16 @@ fn every_mistake_is_named_with_line_key_and_remedy() {
             "192.0.2.10/24",
             "192.0.2.10/33",
             ":20: vips[0].address: \"192.0.2.10/33\" is not",
+        ),
+        (
+            "192.0.2.10/24\"",
+            "192.0.2.10/24\"\npool = \"dock\"",
+            ":21: vips[0].pool: \"dock\" is not the name of a configured pool",
+        ),
+        (
+            "fstype = \"ext4\"",
+            "fstype = \"ext4\"\n[[services.hooks]]\nname = \"x\"\npool = \"dock\"\nstart = [\"/a\"]\nstop = [\"/b\"]",
+            ":29: services.hooks[0].pool: \"dock\" is not the name of a configured pool",
         ),
         (
             "192.0.2.10/24",

@@ -35,6 +35,7 @@ fn vips() -> KernelVips {
         interface: "lan0".to_owned(),
         address,
         prefix: if address.is_ipv4() { 24 } else { 64 },
+        pool: None,
     };
     KernelVips::new(addresses().into_iter().map(vip).collect()).expect("a good list")
 }
@@ -170,7 +171,7 @@ fn forget_neighbours(client: &Machine) {
 fn renewed_then_left(test: &str, vip: &'static str) {
     let client = client();
     let vips = vips();
-    vips.add().expect("added");
+    vips.add(&[]).expect("added");
     let mut lease = lease();
     let (stop, server) = echo(vip);
     assert!(is_silent(&client, vip), "silent without a lease");
@@ -234,7 +235,7 @@ fn v6_answers_while_renewed_and_falls_silent_when_not() {
 fn no_packet_is_lost_over_renewals() {
     isolated("lease::no_packet_is_lost_over_renewals", || {
         let client = client();
-        vips().add().expect("added");
+        vips().add(&[]).expect("added");
         let mut lease = lease();
         lease.grant(now(), now() + LONG).expect("granted");
         let (stop, server) = echo(VIP4);
@@ -256,7 +257,7 @@ fn no_packet_is_lost_over_renewals() {
 fn neighbours_get_no_answer_without_a_lease() {
     isolated("lease::neighbours_get_no_answer_without_a_lease", || {
         let client = client();
-        vips().add().expect("added");
+        vips().add(&[]).expect("added");
         let mut lease = lease();
         let resolves = |vip: &'static str, yes: bool| {
             forget_neighbours(&client);
@@ -292,7 +293,7 @@ fn end_silences_at_once_and_a_grant_needs_no_old_lease() {
         "lease::end_silences_at_once_and_a_grant_needs_no_old_lease",
         || {
             let client = client();
-            vips().add().expect("added");
+            vips().add(&[]).expect("added");
             let mut lease = lease();
             let (stop, server) = echo(VIP4);
             lease.grant(now(), now() + LONG).expect("granted");
@@ -394,7 +395,7 @@ fn a_process_frozen_again_and_again_renews_nothing() {
 fn a_restarted_daemon_adopts_a_living_lease() {
     isolated("lease::a_restarted_daemon_adopts_a_living_lease", || {
         let client = client();
-        vips().add().expect("added");
+        vips().add(&[]).expect("added");
         let (stop, server) = echo(VIP4);
         let mut first = lease();
         first.grant(now(), now() + LONG).expect("granted");
@@ -459,7 +460,7 @@ fn a_flush_of_plain_tables_fails_closed() {
     isolated("lease::a_flush_of_plain_tables_fails_closed", || {
         let client = client();
         let vips = vips();
-        vips.add().expect("added");
+        vips.add(&[]).expect("added");
         let (stop, server) = echo(VIP4);
         let mut lease = NftLease::open_with(&addresses(), Arc::new(BootClock), Protection::Plain)
             .expect("set up");
@@ -485,7 +486,7 @@ fn a_flush_of_plain_tables_fails_closed() {
         // And the way back: set up anew, silent until granted.
         drop(lease);
         let mut lease = self::lease();
-        vips.add().expect("added");
+        vips.add(&[]).expect("added");
         let (stop, server) = echo(VIP4);
         assert!(is_silent(&client, VIP4));
         forget_neighbours(&client);
@@ -502,7 +503,7 @@ fn the_list_of_addresses_changes_without_a_gap_for_those_that_stay() {
         "lease::the_list_of_addresses_changes_without_a_gap_for_those_that_stay",
         || {
             let client = client();
-            vips().add().expect("added");
+            vips().add(&[]).expect("added");
             ip("addr add 192.0.2.51/24 dev lan0");
             let mut lease = lease();
             let (stop, server) = echo("192.0.2.51");
@@ -524,7 +525,7 @@ fn the_list_of_addresses_changes_without_a_gap_for_those_that_stay() {
 fn tables_of_an_earlier_run_can_be_removed() {
     isolated("lease::tables_of_an_earlier_run_can_be_removed", || {
         let client = client();
-        vips().add().expect("added");
+        vips().add(&[]).expect("added");
         let (stop, server) = echo(VIP4);
         assert_eq!(remove_tables(), Ok(Change::AlreadySo));
         let lease = lease();
@@ -557,7 +558,7 @@ fn the_probe_names_the_form_and_leaves_nothing() {
 fn the_lease_thread_keeps_the_lease() {
     isolated("lease::the_lease_thread_keeps_the_lease", || {
         let client = client();
-        vips().add().expect("added");
+        vips().add(&[]).expect("added");
         let (stop, server) = echo(VIP4);
         let nft = lease();
         let end = nft.end_of_lease();

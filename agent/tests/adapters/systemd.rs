@@ -1,8 +1,8 @@
 //! Services over D-Bus against a pretend systemd on a private bus.
 
 use crate::ns::skipped;
-use failover_core::adapters::{Change, Services};
-use failoverd::adapters::services::{DEFAULT_UNIT, SystemdServices};
+use failover_core::adapters::Change;
+use failoverd::adapters::services::{DEFAULT_UNIT, Service, SystemdServices};
 use failoverd::adapters::systemd::being_restarted;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};

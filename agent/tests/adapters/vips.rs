@@ -14,6 +14,7 @@ fn vip(address: &str, prefix: u8) -> Vip {
         interface: "lan0".to_owned(),
         address: address.parse().expect("an address"),
         prefix,
+        pool: None,
     }
 }
 
@@ -33,11 +34,11 @@ fn goals_are_reached_once_and_said_so() {
         let _client = client();
         let vips = KernelVips::new(some()).expect("a good list");
         assert_eq!(vips.remove(), Ok(Change::AlreadySo));
-        assert_eq!(vips.add(), Ok(Change::Made));
-        assert_eq!(vips.add(), Ok(Change::AlreadySo));
+        assert_eq!(vips.add(&[]), Ok(Change::Made));
+        assert_eq!(vips.add(&[]), Ok(Change::AlreadySo));
         assert_eq!(vips.present().map(|present| present.len()), Ok(5));
         ip("addr del 203.0.113.9/32 dev lan0");
-        assert_eq!(vips.add(), Ok(Change::Made));
+        assert_eq!(vips.add(&[]), Ok(Change::Made));
         assert_eq!(vips.remove(), Ok(Change::Made));
         assert_eq!(vips.remove(), Ok(Change::AlreadySo));
         assert_eq!(vips.present(), Ok(vec![]));
@@ -55,7 +56,7 @@ fn usable_at_once_and_never_a_source_of_our_own() {
     isolated("vips::usable_at_once_and_never_a_source_of_our_own", || {
         let _client = client();
         let vips = KernelVips::new(some()).expect("a good list");
-        vips.add().expect("added");
+        vips.add(&[]).expect("added");
         let shown = ip("-6 addr show dev lan0 scope global");
         assert!(!shown.contains("tentative"), "{shown}");
         std::net::UdpSocket::bind("[2001:db8::50]:0").expect("usable at once");
@@ -84,7 +85,7 @@ fn a_stray_copy_is_moved() {
         ip("addr add 192.0.2.50/32 dev lan0");
         ip("addr add 2001:db8::50/128 dev lo");
         let vips = KernelVips::new(some()).expect("a good list");
-        assert_eq!(vips.add(), Ok(Change::Made));
+        assert_eq!(vips.add(&[]), Ok(Change::Made));
         let shown = ip("addr show");
         assert!(!shown.contains("192.0.2.50/32"), "{shown}");
         assert!(!shown.contains("2001:db8::50/128"), "{shown}");
@@ -100,17 +101,20 @@ fn a_shorter_list_takes_only_what_left() {
         let _client = client();
         let list = vec![vip("198.51.100.7", 24), vip("198.51.100.8", 24)];
         let vips = KernelVips::new(list.clone()).expect("a good list");
-        vips.add().expect("added");
+        vips.add(&[]).expect("added");
         // The first is the primary address of its network: the kernel would take the second along.
-        assert_eq!(vips.change_to(list[1..].to_vec(), true), Ok(Change::Made));
+        assert_eq!(
+            vips.change_to(list[1..].to_vec(), Some(&[])),
+            Ok(Change::Made)
+        );
         let shown = ip("addr show dev lan0");
         assert!(!shown.contains("198.51.100.7"), "{shown}");
         assert!(shown.contains("198.51.100.8"), "{shown}");
         assert_eq!(
-            vips.change_to(list[1..].to_vec(), true),
+            vips.change_to(list[1..].to_vec(), Some(&[])),
             Ok(Change::AlreadySo)
         );
-        assert_eq!(vips.change_to(vec![], true), Ok(Change::Made));
+        assert_eq!(vips.change_to(vec![], Some(&[])), Ok(Change::Made));
     });
 }
 
@@ -123,10 +127,10 @@ fn a_missing_interface_is_named_and_the_others_are_served() {
             let mut list = some();
             list[0].interface = "lan7".to_owned();
             let vips = KernelVips::new(list).expect("a good list");
-            let failed = vips.add().expect_err("no lan7");
+            let failed = vips.add(&[]).expect_err("no lan7");
             assert!(failed.0.contains("192.0.2.50/24 on lan7"), "{failed}");
             assert_eq!(vips.present().map(|present| present.len()), Ok(4));
-            let failed = vips.announce().expect_err("no lan7");
+            let failed = vips.announce(&[]).expect_err("no lan7");
             assert!(failed.0.contains("lan7"), "{failed}");
         },
     );
@@ -139,7 +143,7 @@ fn an_announcement_corrects_the_neighbours() {
         let client = client();
         let vips = KernelVips::new(vec![vip("192.0.2.50", 24), vip("2001:db8::50", 64)])
             .expect("a good list");
-        vips.add().expect("added");
+        vips.add(&[]).expect("added");
         client.run(|| {
             ip("neigh replace 192.0.2.50 lladdr 02:00:00:00:00:99 dev client0 nud stale");
             ip("neigh replace 2001:db8::50 lladdr 02:00:00:00:00:99 dev client0 nud stale");
@@ -147,7 +151,7 @@ fn an_announcement_corrects_the_neighbours() {
         // A link that has just come up hears multicast a little later: announced several times, as in life.
         let mut table = String::new();
         for _ in 0..50 {
-            vips.announce().expect("announced");
+            vips.announce(&[]).expect("announced");
             std::thread::sleep(Duration::from_millis(100));
             table = client.run(|| ip("neigh show dev client0"));
             if !table.contains("02:00:00:00:00:99") {
@@ -172,13 +176,13 @@ fn an_announcement_puts_back_what_went_with_the_link() {
             .expect("a good list")
             .announcing_while(LeaseEnd::default(), Arc::new(BootClock));
         let vips = KernelVips::new(some()).expect("a good list");
-        vips.add().expect("added");
+        vips.add(&[]).expect("added");
         ip("link set lan0 down");
         ip("link set lan0 up");
         assert_eq!(vips.present().map(|present| present.len()), Ok(3));
-        without_lease.announce().expect_err("no lease");
+        without_lease.announce(&[]).expect_err("no lease");
         assert_eq!(vips.present().map(|present| present.len()), Ok(3));
-        vips.announce().expect("announced");
+        vips.announce(&[]).expect("announced");
         assert_eq!(vips.present().map(|present| present.len()), Ok(5));
         let shown = ip("-6 addr show dev lan0 scope global");
         assert!(!shown.contains("tentative"), "{shown}");
@@ -192,11 +196,11 @@ fn nothing_is_announced_without_a_lease() {
         let vips = KernelVips::new(vec![vip("192.0.2.50", 24)])
             .expect("a good list")
             .announcing_while(LeaseEnd::default(), Arc::new(BootClock));
-        vips.add().expect("added");
+        vips.add(&[]).expect("added");
         client.run(|| {
             ip("neigh replace 192.0.2.50 lladdr 02:00:00:00:00:99 dev client0 nud stale");
         });
-        let refused = vips.announce().expect_err("no lease");
+        let refused = vips.announce(&[]).expect_err("no lease");
         assert!(refused.0.contains("no lease lives"), "{refused}");
         std::thread::sleep(Duration::from_millis(50));
         let table = client.run(|| ip("neigh show dev client0"));
@@ -239,8 +243,8 @@ fn cost_of_adding_and_announcing() {
         let mut micros: Vec<u128> = (0..20)
             .map(|_| {
                 let start = std::time::Instant::now();
-                vips.add().expect("added");
-                vips.announce().expect("announced");
+                vips.add(&[]).expect("added");
+                vips.announce(&[]).expect("announced");
                 let took = start.elapsed().as_micros();
                 vips.remove().expect("removed");
                 took

@@ -188,7 +188,7 @@ impl Pools for Hands {
 }
 
 impl Services for Hands {
-    fn start(&self) -> Result<Change, Failure> {
+    fn start(&self, _pools: &[PoolId]) -> Result<Change, Failure> {
         self.0.call("start services")
     }
     fn stop(&self) -> Result<Change, Failure> {
@@ -197,13 +197,13 @@ impl Services for Hands {
 }
 
 impl Vips for Hands {
-    fn add(&self) -> Result<Change, Failure> {
+    fn add(&self, _pools: &[PoolId]) -> Result<Change, Failure> {
         self.0.call("add vips")
     }
     fn remove(&self) -> Result<Change, Failure> {
         self.0.call("remove vips")
     }
-    fn announce(&self) -> Result<(), Failure> {
+    fn announce(&self, _pools: &[PoolId]) -> Result<(), Failure> {
         Ok(())
     }
 }
@@ -336,6 +336,7 @@ pub fn adapters(node: Node, shelf: Arc<Shelf>, world: Arc<World>) -> DaemonAdapt
             let list = |config: &Config| -> Vec<String> {
                 config.vips.iter().map(|v| v.address.to_string()).collect()
             };
+            let on = on.is_some();
             let what = format!("vips {:?} to {:?}, on: {on}", list(old), list(new));
             changed.call(what).map(|_| ())
         })),

@@ -3,7 +3,7 @@
 use failover_api::{
     DisabledReason, DiskReport, DiskSummary, Evidence, FailoverConfig, FenceCheck, FenceDisk,
     FenceKey, FenceStatus, HistoryRecord, LinkReport, Node, PeerReport, PhaseTime, PoolReport,
-    StateReport, Status, TimerReport,
+    StateReport, Status, TimerReport, VipReport,
 };
 use failover_core::action::{Action, Refusal, Restored};
 use failover_core::config::{CoreConfig, Timing};
@@ -246,12 +246,21 @@ pub fn report() -> StateReport {
             state: "imported".to_owned(),
         }],
         vips: vec!["10.0.0.5/24".to_owned(), "fd00::5/64".to_owned()],
+        vip_list: vec![vip("10.0.0.5/24", None), vip("fd00::5/64", Some("tank"))],
         vips_on: true,
         lease_ms: Some(181),
         timers: vec![TimerReport {
             timer: "beat".to_owned(),
             left_ms: 38,
         }],
+    }
+}
+
+fn vip(address: &str, pool: Option<&str>) -> VipReport {
+    VipReport {
+        address: address.to_owned(),
+        pool: pool.map(str::to_owned),
+        on: true,
     }
 }
 

@@ -4,13 +4,11 @@ use crate::action::{Action, Lease, Work};
 use crate::beat::AskWhat;
 use crate::controller::{Controller, StopKind};
 use crate::disks::{Disk, Verdict};
-use crate::ids::DiskId;
 use crate::key::{Key, Phase};
 use crate::ops::Job;
-use crate::states;
+use crate::states::{self, State};
 use crate::time::{Instant, ms};
 use failover_api::Severity;
-use std::collections::BTreeSet;
 
 /// Time for which an announced restart is waited for before the daemon ends without it.
 const RESTART_CONFIRM_MS: u64 = 1000;
@@ -25,12 +23,15 @@ impl Controller {
             if now >= self.owner.announce_at {
                 self.owner.announcements_left -= 1;
                 self.owner.announce_at = now + ms(self.config.timing.announce_ms);
-                self.run(now, Job::Announce, Work::AnnounceVips);
+                let pools = self.takeover.imported();
+                self.run(now, Job::Announce, Work::AnnounceVips(pools));
             }
             let at = self.owner.announce_at;
             self.wake_at(at, "announce");
         }
-        match self.stop {
+        // The work of such a try stands before that of a handover on the lanes.
+        let retrying = self.retries.running().is_some();
+        match self.stop.filter(|_| !retrying) {
             Some(StopKind::Restart) => {
                 self.owner.restart_seq = self.seq + 1;
                 self.go(now, states::RESTART);
@@ -45,12 +46,16 @@ impl Controller {
         let eligible = self.peer_can_take(now);
         let asked = self.peer.beat.as_ref().and_then(|beat| beat.ask);
         if eligible.is_ok()
+            && !retrying
             && asked.is_some_and(|ask| ask.what == AskWhat::HandOver && self.handover.answers(ask))
         {
             self.begin_handover(now, states::HAND_OVER, "the peer asked for it");
             return;
         }
         self.hand_over_without_lan(now, eligible.is_ok());
+        if self.state == State::Active && self.stop.is_none() && self.lan_up {
+            self.retry_pools(now);
+        }
     }
 
     /// Without its clients' network it serves nobody: the peer takes over, by negotiation or on the disks.
@@ -118,11 +123,7 @@ impl Controller {
             self.wake_at(at, "retry");
         }
         // Disks that came too late for the last import were added when their taking was verified.
-        let ours = |id: &DiskId| {
-            let disk = self.disks.all.get(id);
-            disk.is_some_and(|disk| disk.ours.is_some() && !disk.lost)
-        };
-        let won: BTreeSet<DiskId> = self.takeover.won.iter().copied().filter(ours).collect();
+        let won = self.usable_disks();
         if now >= at && (2 * won.len() > self.disks.all.len() || self.disks.all.is_empty()) {
             self.takeover.won = won;
             self.takeover.again(now);

@@ -33,23 +33,22 @@ impl Controller {
         if self.takeover.imports.len() < self.config.pools.len() {
             return;
         }
-        let failed: Vec<String> = self
-            .takeover
-            .imports
-            .values()
-            .filter_map(|end| end.clone().err())
+        let ends = self.takeover.imports.iter();
+        let failed: Vec<String> = ends
+            .filter_map(|(pool, end)| {
+                let why = end.as_ref().err()?;
+                let name = self.pool_name(*pool);
+                Some(format!("pool {name} was not imported: {why}"))
+            })
             .collect();
-        for why in &failed {
-            self.notice(
-                "IMPORT_FAILED",
-                Severity::Alarm,
-                format!("a pool was not imported: {why}"),
-            );
+        for text in &failed {
+            self.notice("IMPORT_FAILED", Severity::Alarm, text.clone());
         }
         if !failed.is_empty() && failed.len() == self.config.pools.len() {
             self.fail(now, states::IMPORT_FAILED);
             return;
         }
+        self.pools_failed(now);
         self.takeover.marks.push(("services", now));
         self.go(now, states::IMPORTED);
     }
@@ -73,7 +72,8 @@ impl Controller {
         if !self.takeover.services_asked {
             self.takeover.services_asked = true;
             self.takeover.services = None;
-            self.run(now, Job::StartServices, Work::StartServices);
+            let pools = self.takeover.imported();
+            self.run(now, Job::StartServices, Work::StartServices(pools));
         }
         match self.takeover.services.clone() {
             None => {}
@@ -97,7 +97,8 @@ impl Controller {
         if !self.takeover.vips_asked {
             self.takeover.vips_asked = true;
             self.takeover.vips = None;
-            self.run(now, Job::AddVips, Work::AddVips);
+            let pools = self.takeover.imported();
+            self.run(now, Job::AddVips, Work::AddVips(pools));
         }
         match self.takeover.vips.clone() {
             None => return,
@@ -125,7 +126,8 @@ impl Controller {
             self.takeover.announce_asked = true;
             self.out.push(Action::Lease(Lease::Grant { until }));
             self.owner.lease_until = Some(until);
-            self.run(now, Job::Announce, Work::AnnounceVips);
+            let pools = self.takeover.imported();
+            self.run(now, Job::Announce, Work::AnnounceVips(pools));
         }
     }
 

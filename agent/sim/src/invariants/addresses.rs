@@ -17,8 +17,15 @@ const DARK_US: u64 = 500_000;
 impl World {
     /// one-answers: the virtual addresses are never answered, nor announced, by one controller while the other's
     /// lease lives and its addresses are on.
+    ///
+    /// announces-what-is-on: nor is one announced that is off.
     pub(crate) fn addresses_changed(&mut self, node: Node) {
         let now = self.now;
+        self.pool_with_its_address(node);
+        if std::mem::take(&mut self.machines[node as usize].kernel.announced_off) {
+            let text = format!("{node} announces an address that is off");
+            self.violate("announces-what-is-on", text);
+        }
         let other = node.other();
         let answers = |node: Node| self.machines[node as usize].kernel.answers(now);
         if answers(node) && answers(other) {

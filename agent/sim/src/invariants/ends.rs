@@ -144,14 +144,15 @@ impl World {
         }
     }
 
-    /// heals: within a bound after the last fault exactly one controller serves, a pool imported, the addresses
-    /// answering and every disk its own; the other stands by, or is held for an operator, and is registered nowhere.
+    /// heals: within a bound after the last fault exactly one controller serves, every pool imported, its services
+    /// running, its addresses answering and every disk its own; the other stands by, or is held for an operator, and is registered nowhere.
     pub(crate) fn heals(&mut self) {
         let serves = |node: Node| {
             let kernel = &self.machines[node as usize].kernel;
             self.state(node) == Some(State::Active)
-                && kernel.has_pool()
-                && kernel.services
+                && kernel.imported.iter().all(Option::is_some)
+                && kernel.services.all()
+                && kernel.vips.all()
                 && kernel.answers(self.now)
         };
         let holds_all = |node: Node| {

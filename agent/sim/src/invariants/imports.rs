@@ -3,7 +3,7 @@
 use super::Import;
 use crate::machine::disk_bits;
 use crate::world::World;
-use failover_core::ids::{DiskId, Node};
+use failover_core::ids::{DiskId, Node, PoolId};
 
 impl World {
     /// Judges an import when it begins.
@@ -84,22 +84,38 @@ impl World {
         }
     }
 
-    /// import-before-address: services start and addresses come up only where a pool is imported.
-    pub(crate) fn services_begin(&mut self, node: Node) {
-        self.import_before(node, "services start");
+    /// import-before-address: services start and addresses come up only where a pool is imported, those of a pool only
+    /// where that one is.
+    pub(crate) fn services_begin(&mut self, node: Node, pools: &[PoolId]) {
+        self.import_before(node, pools, "services start");
     }
 
     /// import-before-address, of addresses.
-    pub(crate) fn vips_begin(&mut self, node: Node) {
-        self.import_before(node, "addresses come up");
+    pub(crate) fn vips_begin(&mut self, node: Node, pools: &[PoolId]) {
+        self.import_before(node, pools, "addresses come up");
     }
 
-    fn import_before(&mut self, node: Node, what: &str) {
-        if !self.machines[node as usize].kernel.has_pool() {
-            self.violate(
-                "import-before-address",
-                format!("{what} on {node} without any imported pool"),
-            );
+    fn import_before(&mut self, node: Node, pools: &[PoolId], what: &str) {
+        let kernel = &self.machines[node as usize].kernel;
+        let absent = |pool: &&PoolId| kernel.imported[usize::from(pool.0)].is_none();
+        let text = match pools.iter().find(absent) {
+            Some(pool) => format!("{what} on {node} for pool {}, which isn't imported", pool.0),
+            None if !kernel.has_pool() => format!("{what} on {node} without any imported pool"),
+            None => return,
+        };
+        self.violate("import-before-address", text);
+    }
+
+    /// pool-with-its-address: the address of a pool answers only where and while that pool is imported.
+    pub(crate) fn pool_with_its_address(&mut self, node: Node) {
+        let kernel = &self.machines[node as usize].kernel;
+        if !kernel.answers(self.now) {
+            return;
+        }
+        let mut pools = kernel.vips.of_pools.iter().zip(&kernel.imported);
+        if let Some(pool) = pools.position(|(on, imported)| *on && imported.is_none()) {
+            let text = format!("{node} answers for pool {pool}, which isn't imported there");
+            self.violate("pool-with-its-address", text);
         }
     }
 }

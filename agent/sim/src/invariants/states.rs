@@ -90,8 +90,8 @@ impl World {
         let kernel = &self.machines[node as usize].kernel;
         let what = [
             (kernel.has_pool(), "a pool imported"),
-            (kernel.vips, "addresses on"),
-            (kernel.services, "services up"),
+            (kernel.vips.any(), "addresses on"),
+            (kernel.services.any(), "services up"),
         ];
         if nothing && let Some((_, what)) = what.into_iter().find(|(here, _)| *here) {
             self.violate(
