@@ -39,6 +39,10 @@ use tokio::sync::oneshot;
 const INPUTS_MAX: usize = 64;
 /// Pause in which answers of disks gather: one look at everything serves all that came meanwhile.
 const GATHER: Duration = ms(2);
+/// The same where many came together: a shelf of hundreds is being read, and a look at them all is dear.
+const GATHER_MANY: Duration = ms(5);
+/// So many.
+const MANY: usize = 16;
 /// Interval at which the report for readers is made anew though nothing changed.
 const REPORT_EVERY: Duration = ms(200);
 /// Pause where a timer stays due after it was served: a mistake in it must not take a core for ever.
@@ -92,8 +96,8 @@ pub(crate) struct Control {
     lease_told: bool,
     /// Inputs may still wait.
     more: bool,
-    /// Work ended in this turn: more answers may be on their way.
-    answered: bool,
+    /// Pieces of work that ended in this turn: more answers may be on their way.
+    answered: usize,
     exit: bool,
 }
 
@@ -138,7 +142,7 @@ impl Control {
             lease_lost: false,
             lease_told: false,
             more: false,
-            answered: false,
+            answered: 0,
             exit: false,
         }
     }
@@ -230,7 +234,7 @@ impl Control {
                 return;
             }
         }
-        self.answered = !answers.is_empty();
+        self.answered = answers.len();
         self.handle_all(answers);
     }
 
@@ -441,12 +445,12 @@ impl Control {
                 left => left.min(SLEEP_MAX),
             })
         };
-        let left = if self.answered {
-            self.inputs.expect(true);
-            left.min(GATHER)
-        } else {
-            left
+        let left = match self.answered {
+            0 => left,
+            few if few < MANY => left.min(GATHER),
+            _ => left.min(GATHER_MANY),
         };
+        self.inputs.expect(self.answered > 0);
         let mut waiting: Vec<PollFd<'_>> = self
             .links
             .descriptors()

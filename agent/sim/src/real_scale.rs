@@ -7,10 +7,12 @@
 //!                         └▶ verdict, owned        getrusage of this process ─▶ share of a core while it verifies
 //! ```
 //!
-//! A dead peer's key holds every disk, so each run is a whole takeover. No pools, services or addresses: their times are
+//! A dead peer's key holds every disk, so each run is a whole takeover. After it a standby answers the beats, as in a whole
+//! pair: keys rest then, and every disk is verified each `verify_ms`. No pools, services or addresses: their times are
 //! measured elsewhere.
 
 use crate::disk::{Disk, Nexus};
+use crate::scale::standby;
 use failover_core::adapters::{
     Change, Failure, Lease, Pools, Services, Vips, Watchdog as WatchdogTrait,
 };
@@ -30,11 +32,14 @@ use failoverd::adapters::scsi::pr_in::{FullStatus, Held, Keys, Registration, Res
 use failoverd::adapters::scsi::pr_out::{self, Action, Parameters};
 use failoverd::config::Config;
 use failoverd::daemon::{DaemonAdapters, Handle, start};
+use failoverd::links::Inspector;
 use failoverd::pair_key::PairKey;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use std::fmt::Write as _;
+use std::net::UdpSocket;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -367,18 +372,62 @@ impl WatchdogTrait for Nothing {
     fn pet(&mut self) {}
 }
 
-fn config(folder: &Path, disks: usize) -> Result<Config, String> {
+/// A standby that answers every beat once it is told to, until it is dropped.
+struct Standby {
+    socket: UdpSocket,
+    awake: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Standby {
+    fn new() -> Result<Standby, String> {
+        let socket = UdpSocket::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+        let patience = Some(Duration::from_millis(100));
+        socket
+            .set_read_timeout(patience)
+            .map_err(|error| error.to_string())?;
+        Ok(Standby {
+            socket,
+            awake: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    fn port(&self) -> Result<u16, String> {
+        let address = self.socket.local_addr();
+        Ok(address.map_err(|error| error.to_string())?.port())
+    }
+
+    fn answer(&self, key: PairKey) {
+        let inspector = Inspector::new(key, Node::B);
+        let mut buffer = [0; 2048];
+        while !self.ended.load(Ordering::Relaxed) {
+            let Ok((length, from)) = self.socket.recv_from(&mut buffer) else {
+                continue;
+            };
+            if !self.awake.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Ok(beat) = inspector.inspect(&buffer[..length]) {
+                let answer = inspector.seal(&standby(&beat));
+                // A lost beat is answered by the next.
+                let _ = self.socket.send_to(&answer, from);
+            }
+        }
+    }
+}
+
+fn config(folder: &Path, disks: usize, peer: u16) -> Result<Config, String> {
     let key = folder.join("pair.key");
     PairKey::create(&key).map_err(|error| error.to_string())?;
     let names: Vec<String> = (0..disks)
         .map(|index| format!("\"{}\"", identity(index)))
         .collect();
     let at = folder.display();
-    // Nobody listens: the peer is dead. Ports of the discard service are never bound here.
     let text = format!(
         "node = \"A\"\npair_key = \"{at}/pair.key\"\ndisks = [{}]\n[reset]\ncommand = [\"/bin/true\"]\n\
          [paths]\nstate_dir = \"{at}/state\"\nruntime_dir = \"{at}/run\"\nsocket = \"{at}/s\"\n\
-         [[links]]\nlocal = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:9\"\n",
+         [[links]]\nlocal = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{peer}\"\n",
         names.join(", "),
         free_port()?
     );
@@ -386,7 +435,7 @@ fn config(folder: &Path, disks: usize) -> Result<Config, String> {
 }
 
 fn free_port() -> Result<u16, String> {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    let socket = UdpSocket::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
     let address = socket.local_addr().map_err(|error| error.to_string())?;
     Ok(address.port())
 }
@@ -397,7 +446,9 @@ fn free_port() -> Result<u16, String> {
 /// The daemon doesn't start, or doesn't own the disks in time.
 pub fn measure(setting: Setting) -> Result<Measured, String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let config = config(folder.path(), setting.disks)?;
+    let peer = Standby::new()?;
+    let config = config(folder.path(), setting.disks, peer.port()?)?;
+    let key = config.pair_key.clone().ok_or("a pair has a key")?;
     let owner = Key {
         pair: config.core().pair,
         node: Node::B,
@@ -430,7 +481,12 @@ pub fn measure(setting: Setting) -> Result<Measured, String> {
     };
     let running = start(config, adapters).map_err(|error| error.to_string())?;
     let handle = running.handle();
-    let measured = watch(&handle, &shelf, setting);
+    let measured = std::thread::scope(|scope| {
+        scope.spawn(|| peer.answer(key));
+        let measured = watch(&handle, &shelf, &peer, setting);
+        peer.ended.store(true, Ordering::Relaxed);
+        measured
+    });
     shelf.release();
     handle.stop(false);
     let ended = running.join().map_err(|error| error.to_string());
@@ -459,7 +515,12 @@ fn shared(disks: usize) -> Result<Vec<SharedDisk>, String> {
     (0..disks).map(shared).collect()
 }
 
-fn watch(handle: &Handle, shelf: &Shelf, setting: Setting) -> Result<Measured, String> {
+fn watch(
+    handle: &Handle,
+    shelf: &Shelf,
+    peer: &Standby,
+    setting: Setting,
+) -> Result<Measured, String> {
     let began = Instant::now();
     let backend = handle.backend();
     while backend.report().status.to_string() != "MASTER" {
@@ -497,8 +558,9 @@ fn watch(handle: &Handle, shelf: &Shelf, setting: Setting) -> Result<Measured, S
         ports_us,
     };
     if !setting.steady.is_zero() {
-        // The takeover's last work is done by then.
-        std::thread::sleep(Duration::from_secs(1));
+        peer.awake.store(true, Ordering::Relaxed);
+        // The takeover's last work is done by then, and the keys rest.
+        std::thread::sleep(Duration::from_secs(2));
         lock(&shelf.took_us).clear();
         let (spent, began) = (processor_time(), Instant::now());
         std::thread::sleep(setting.steady);
