@@ -26,6 +26,7 @@ pub mod mount_pools;
 mod mounts;
 mod netlink;
 pub mod nft;
+mod nvlist;
 pub mod nvme;
 pub mod nvme_io;
 pub mod pool_set;

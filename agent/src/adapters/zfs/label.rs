@@ -6,7 +6,7 @@
 //!
 //! The first two labels are the first 512 KiB of the device. Format: OpenZFS, `vdev_label.c` and `uberblock_impl.h`.
 
-use super::nvlist::{self, List, NvlistError};
+use crate::adapters::nvlist::{self, List, NvlistError};
 use std::time::Duration;
 
 /// Bytes of one label.
@@ -227,8 +227,8 @@ fn uberblock(slot: &[u8]) -> Option<Uberblock> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::nvlist::{Value, write};
     use super::*;
+    use crate::adapters::nvlist::{Value, write};
     use std::collections::BTreeMap;
 
     /// A list of pairs.

@@ -17,7 +17,6 @@ mod import;
 mod kernel;
 mod keys;
 mod label;
-mod nvlist;
 mod ready;
 mod standby;
 mod status;

@@ -2,9 +2,9 @@
 //! are told.
 
 use super::label::tests::{encode, list, text};
-use super::nvlist::{List, Value};
 use super::*;
 use crate::adapters::disk_paths::Roots;
+use crate::adapters::nvlist::{List, Value};
 use failover_core::ids::DiskId;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
