@@ -165,6 +165,10 @@ pub fn look_at_machine(
     let mut found = disks::describe(&choice, &inventory);
     found.extend(look_at_pools(config)?);
     found.extend(look_at_network(config));
+    if let Some(dog) = &config.watchdog {
+        let described = watchdog::describe(&roots.sys, &dog.device, dog.timeout_s);
+        found.push(described.unwrap_or_else(|failure| failure.0));
+    }
     if config.reset.command.is_none() && !config.disks.is_empty() {
         found.extend(KernelReset::default().hindrance());
     }
