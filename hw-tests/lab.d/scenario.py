@@ -25,7 +25,10 @@ from check import Check
 from topology import CONTROLLERS, LabError, Machine
 
 STEADY_S_MAX = 60.0
-TAKEOVER_S_MAX = 120.0
+TAKEOVER_S_MAX = 180.0
+HANDOVER_S_MAX = 180.0
+# Beyond what a command may take: the way there and back.
+ANSWER_S_MAX = 30.0
 BOOT_S_MAX = 300.0
 ACKS_S_MAX = 120.0
 # A clock that was off by more than this in one boot has stood still or was set.
@@ -116,6 +119,15 @@ class Scene:
                 last = self.events[-1]
                 last.gaps[pool] = client.gap(last.at_s, time.time())
                 print(f"  {pool}: longest gap {last.gaps[pool].length_s:.2f} s")
+
+    def hand_over(self, what: str = "handover", timeout_s: float = HANDOVER_S_MAX) -> None:
+        """The MASTER is asked to become passive; the other one becomes MASTER and the old one BACKUP, without a reset."""
+        old, heir = self.master, self.standby
+        self.mark(f"{what}: {old.name} is asked to become passive")
+        remote.must(old, f"midctl --timeout {timeout_s:.0f} call failover.become_passive", timeout_s + ANSWER_S_MAX)
+        self.taken_over(heir, timeout_s)
+        pair.wait_for(old, "BACKUP", timeout_s)
+        self.check.that(f"{old.name} has not reset itself", pair.boot_id(old) == self.boots[old.name])
 
     def taken_over(self, heir: Machine, timeout_s: float = TAKEOVER_S_MAX) -> None:
         """`heir` becomes MASTER and the client is served by it."""
