@@ -158,7 +158,7 @@ impl Member {
 
 impl Pools for ZfsPools {
     fn prescan(&self, pool: PoolId) -> Result<(), Failure> {
-        self.look_ahead(self.member(pool)?)
+        self.look_at_tables(self.member(pool)?)
     }
 
     /// Nothing: the import itself drops the buffers of the disks that were won, and reads past the cache. Here all

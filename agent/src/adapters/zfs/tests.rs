@@ -146,8 +146,8 @@ impl Machine {
         self.write(&format!("{block}/queue/logical_block_size"), "512\n");
         self.write(&format!("{block}/{name}1/partition"), "1\n");
         self.write(&format!("{block}/{name}1/start"), "2048\n");
-        self.write(&format!("{block}/{name}1/size"), "2048\n");
-        let table = super::gpt::tests::encode(512, &[(1, 2048, 4095)]);
+        self.write(&format!("{block}/{name}1/size"), "200000\n");
+        let table = super::gpt::tests::encode(512, &[(1, 2048, 202_047)]);
         fs::write(self.at(&format!("dev/{name}")), table).expect("written");
         fs::write(self.at(&format!("dev/{name}1")), label).expect("written");
     }
@@ -549,7 +549,7 @@ fn a_changed_partition_table_is_told_where_it_cannot_be_read_again() {
     let survey = pools.devices.survey(
         &[Machine::identity(0)],
         GUID,
-        false,
+        devices::Depth::Labels,
         Instant::now() + Duration::from_secs(20),
     );
     let survey = survey.expect("listed");
