@@ -74,7 +74,7 @@ def _bare(times: dict[str, list[float]]) -> None:
     faults.power_on(dead)
     # The one that was up took over; the next round begins with the other one as before.
     if pair.wait_for_master(scenario.BOOT_S_MAX).name == heir.name:
-        remote.must(heir, f"midctl --timeout {scenario.HANDOVER_S_MAX:.0f} call failover.become_passive", scenario.HANDOVER_S_MAX + 30)
+        scenario.ask_to_hand_over(heir, scenario.HANDOVER_S_MAX)
         pair.wait_for(dead, "MASTER", scenario.HANDOVER_S_MAX)
 
 
