@@ -2,8 +2,9 @@
 
 use crate::adapters::assembly::Ground;
 use crate::adapters::clock::BootClock;
-use crate::adapters::disk_paths::Roots;
+use crate::adapters::disk_paths::{Roots, SharedDisk};
 use crate::adapters::fence::RealFence;
+use crate::adapters::hands_off::{self, Finding, Shared};
 use crate::adapters::hooks::{ExecServices, Hook};
 use crate::adapters::lease::{self, Form, NftLease, Protection};
 use crate::adapters::lease_thread::LeaseThread;
@@ -13,19 +14,24 @@ use crate::adapters::reset::{CommandReset, KernelReset, Reset};
 use crate::adapters::services::{Service, ServiceList};
 use crate::adapters::systemd::SystemdServices;
 use crate::adapters::vips::{KernelVips, Vip};
-use crate::adapters::watchdog::{DeviceWatchdog, NoWatchdog};
-use crate::adapters::zfs::{Finding, Limits, Places, Tools, ZfsPool, ZfsPools};
+use crate::adapters::watchdog::{self, DeviceWatchdog, NoWatchdog};
+use crate::adapters::zfs::{self, Limits, Places, Tools, ZfsPool, ZfsPools};
 use crate::config::{
     Config, ConfigErrors, HookConfig, MountSettings, PoolKind, PoolSettings, VipConfig, ZfsSettings,
 };
 use crate::daemon::{DaemonAdapters, Reconfigure};
 use crate::disks;
+use crate::journal::owned_in_this_boot;
+use crate::messages::message_id;
 use crate::realtime;
 use failover_core::action::HaltReason;
 use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Watchdog};
 use failover_core::ids::{DiskId, PoolId};
 use failover_core::time::Instant;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -76,12 +82,16 @@ impl Machine {
     }
 }
 
+/// Descriptors that the service manager kept of an earlier run, by name.
+pub type Kept = BTreeMap<String, OwnedFd>;
+
 /// Makes everything but the fence from the configuration; otherwise as [`around`].
 pub fn real(
     config: &Config,
     fence: Arc<RealFence>,
+    kept: &mut Kept,
 ) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
-    let (mut adapters, watchdog) = around(Machine::real(config, fence.clone())?, config)?;
+    let (mut adapters, watchdog) = around(Machine::real(config, fence.clone())?, config, kept)?;
     adapters.paths = Some(Arc::new(move || {
         let disks = fence.shared().into_iter();
         disks.map(|disk| (disk.id, disk.path_names())).collect()
@@ -90,8 +100,12 @@ pub fn real(
 }
 
 /// Puts clock, virtual addresses, lease and watchdog around a machine. Touches the kernel's table for the lease and
-/// the watchdog.
-pub fn around(machine: Machine, config: &Config) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
+/// the watchdog, and takes out of `kept` what it goes on with.
+pub fn around(
+    machine: Machine,
+    config: &Config,
+    kept: &mut Kept,
+) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(BootClock);
     let vips = vips(config);
     let mut kernel_vips = KernelVips::new(vips)?;
@@ -111,7 +125,7 @@ pub fn around(machine: Machine, config: &Config) -> Result<(DaemonAdapters, Watc
         (Box::new(SharedLease(None)), SharedLease(None))
     };
     let vips = Arc::new(kernel_vips);
-    let watchdog = watchdog(config)?;
+    let watchdog = watchdog(config, kept)?;
     let adapters = DaemonAdapters {
         clock,
         fence: machine.fence,
@@ -137,14 +151,65 @@ fn is_leased(config: &Config) -> bool {
 
 /// What this machine can and can't do for a configuration, one sentence each. Looks, changes nothing that stays.
 ///
+/// The second list names what would use the shared disks by itself: with any of that a start is refused.
+///
 /// # Errors
 /// Disks of the configuration that can't be used here.
-pub fn look_at_machine(config: &Config, roots: &Roots) -> Result<Vec<String>, ConfigErrors> {
+pub fn look_at_machine(
+    config: &Config,
+    roots: &Roots,
+    files: &Path,
+) -> Result<(Vec<String>, Vec<Finding>), ConfigErrors> {
     let (choice, inventory) = disks::find(config, roots)?;
+    disks::checks_allow(config, &inventory)?;
+    let hands_on = hands_on(config, &choice.disks, roots, files);
     let mut found = disks::describe(&choice, &inventory);
     found.extend(look_at_pools(config)?);
     found.extend(look_at_network(config));
-    Ok(found)
+    if config.reset.command.is_none() && !config.disks.is_empty() {
+        found.extend(KernelReset::default().hindrance());
+    }
+    Ok((found, hands_on))
+}
+
+/// What of the operating system below `files` (`/`) would use the shared disks by itself.
+pub fn hands_on(
+    config: &Config,
+    disks: &[SharedDisk],
+    roots: &Roots,
+    files: &Path,
+) -> Vec<Finding> {
+    let mountpoint = |pool: &PoolSettings| match &pool.kind {
+        PoolKind::Mount(mount) => Some(mount.mountpoint.clone()),
+        PoolKind::Zfs(_) => None,
+    };
+    let pools: Vec<(String, Option<PathBuf>)> = config
+        .pools
+        .iter()
+        .map(|pool| (pool.name.clone(), mountpoint(pool)))
+        .collect();
+    let pools = &pools;
+    hands_off::look(Shared { disks, pools }, roots, files)
+}
+
+/// Refuses a start on a machine that would use the shared disks by itself. A controller that owned in this boot goes
+/// on with an alarm: ending a MASTER for what another boot might do would be the greater harm.
+///
+/// # Errors
+/// Everything that was found, a line each.
+pub fn refuse_hands_on(config: &Config, found: &[Finding]) -> Result<(), Failure> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    if owned_in_this_boot(&config.paths.runtime_dir)? {
+        for finding in found {
+            let message_id = message_id("AUTO_IMPORT");
+            tracing::error!(failover.id = "AUTO_IMPORT", message_id, "{finding}");
+        }
+        return Ok(());
+    }
+    let lines: Vec<String> = found.iter().map(Finding::to_string).collect();
+    Err(Failure(lines.join("\n")))
 }
 
 fn look_at_network(config: &Config) -> Vec<String> {
@@ -278,13 +343,13 @@ fn look_at_pools(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     }
 }
 
-fn judge(config: &Config, findings: Vec<Finding>) -> Result<Vec<String>, ConfigErrors> {
+fn judge(config: &Config, findings: Vec<zfs::Finding>) -> Result<Vec<String>, ConfigErrors> {
     let places = config.pools.iter().enumerate();
     let is_zfs = |(_, pool): &(usize, &PoolSettings)| matches!(pool.kind, PoolKind::Zfs(_));
     let places: Vec<(usize, &PoolSettings)> = places.filter(is_zfs).collect();
     let (mut refused, mut remarks) = (Vec::new(), Vec::new());
     for finding in findings {
-        let Finding {
+        let zfs::Finding {
             pool,
             text,
             refused: bad,
@@ -345,11 +410,26 @@ fn hook_of(hook: &HookConfig) -> Result<ExecServices, Failure> {
     ExecServices::new(one(&hook.start), one(&hook.stop))
 }
 
-fn watchdog(config: &Config) -> Result<WatchdogEnd, Failure> {
+fn watchdog(config: &Config, kept: &mut Kept) -> Result<WatchdogEnd, Failure> {
     let end = WatchdogEnd::default();
+    let kept = kept.remove(watchdog::KEPT_AS);
     if let Some(watchdog) = &config.watchdog {
         let timeout = Duration::from_secs(u64::from(watchdog.timeout_s));
-        *locked(&end.0) = Some(DeviceWatchdog::open(&watchdog.device, timeout)?);
+        let first = kept.is_none();
+        let device = DeviceWatchdog::open(&watchdog.device, timeout, kept)?;
+        // What it says of this boot is news at the first start only.
+        if first && device.has_bitten() {
+            tracing::warn!(
+                failover.id = "WATCHDOG_RESET",
+                message_id = message_id("WATCHDOG_RESET"),
+                "watchdog {} ({}) had reset this machine",
+                watchdog.device.display(),
+                device.identity()
+            );
+        }
+        *locked(&end.0) = Some(device);
+    } else if let Some(kept) = kept {
+        watchdog::let_go(&kept.into());
     }
     Ok(end)
 }
@@ -359,7 +439,14 @@ fn reset(config: &Config) -> Arc<dyn Fn(&HaltReason) + Send + Sync> {
         Some(command) => Box::new(CommandReset {
             command: command.clone(),
         }),
-        None => Box::new(KernelReset::default()),
+        None => {
+            let reset = KernelReset::default();
+            if let Some(hindrance) = reset.hindrance().filter(|_| !config.disks.is_empty()) {
+                let message_id = message_id("NO_RESET");
+                tracing::error!(failover.id = "NO_RESET", message_id, "{hindrance}");
+            }
+            Box::new(reset)
+        }
     };
     Arc::new(move |reason| {
         if let Err(error) = reset.reset(&reason.to_string()) {

@@ -36,7 +36,7 @@ pub const ROLL_LATENCY_MS: u64 = 50;
 
 /// Most links, disks, pools and virtual addresses that a configuration may name.
 const LINKS_MAX: usize = 8;
-const DISKS_MAX: usize = 1024;
+const DISKS_MAX: usize = 2048;
 const POOLS_MAX: usize = 256;
 const VIPS_MAX: usize = 1024;
 const HOOKS_MAX: usize = 64;

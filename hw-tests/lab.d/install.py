@@ -7,11 +7,14 @@
     encrypted         a filesystem with a key of its own that comes from a file
 """
 
+import gzip
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,14 +106,12 @@ def install(folder: str | None, wanted: Layout = Layout()) -> None:
     for one in CONTROLLERS:
         _stop(one)
         _put_programs(one, binaries, wanted)
-    _free_disks(disks)
+    # No reservation of an earlier installation may be left; that the second one can do it too is the check.
+    free_from(*CONTROLLERS)
     remote.must(A, "rm -f /etc/failoverd/pair.key && failoverd new-key /etc/failoverd/pair.key")
     give_key(B, remote.must(A, "base64 -w0 /etc/failoverd/pair.key"))
     guids = {pool: _make_pool(pool, wanted, disks) for pool in wanted.pools}
-    timing = timing_of(wanted.profile, binaries)
-    _path().write_text(json.dumps({
-        "folder": str(binaries), "layout": asdict(wanted), "guids": guids, "timing": timing,
-    }))
+    remember(binaries, wanted, guids)
     for one in CONTROLLERS:
         # The other one made the partition tables after this one had read them.
         remote.must(one, f"for disk in {_paths(range(disks))}; do blockdev --rereadpt $disk; done; udevadm settle", 120.0)
@@ -127,6 +128,33 @@ def remembered() -> tuple[Layout, str] | None:
     except LabError:
         return None
     return Layout(**known["layout"]), known["folder"]
+
+
+def remember(binaries: Path, wanted: Layout, guids: dict[str, str]) -> None:
+    """What is installed, for the commands to come."""
+    known = {"folder": str(binaries), "layout": asdict(wanted), "guids": guids, "timing": timing_of(wanted.profile, binaries)}
+    _path().write_text(json.dumps(known))
+
+
+def stop() -> None:
+    """Stops the daemons, if something is installed; the next trial that needs it installs anew."""
+    if _path().exists():
+        free()
+        for one in CONTROLLERS:
+            remote.run(one, "systemctl disable failoverd")
+        _path().unlink()
+
+
+def free() -> None:
+    """Stops the daemons and clears every reservation: nothing keeps either controller from writing."""
+    for one in CONTROLLERS:
+        remote.run(one, "systemctl stop failoverd", 180.0)
+    free_from(*CONTROLLERS)
+
+
+def device(pool: str) -> str:
+    """The block device of an ext4 pool."""
+    return session.disk_path(disks_of(pool, layout(), state.load().disks)[0])
 
 
 def again() -> None:
@@ -211,13 +239,17 @@ def _stop(machine: Machine) -> None:
 
 def _put_programs(machine: Machine, binaries: Path, wanted: Layout) -> None:
     for name, place in PROGRAMS.items():
-        remote.send_file(machine, (binaries / name).read_bytes(), place, "755")
+        remote.must(machine, f"gunzip >{place}.new && chmod 755 {place}.new && mv {place}.new {place}", 120.0, _packed(binaries / name))
     for unit in ("failoverd.service", "failover-active.target"):
         remote.send_file(machine, (SYSTEMD / unit).read_bytes(), f"/etc/systemd/system/{unit}")
     # On a real machine the kernel has the shelf's disks before any service starts; here a login brings them. The
     # lab's timers are longer, so that a handover may take longer too.
-    lines = f"[Unit]\nAfter=lab-disks.service\n[Service]\nTimeoutStopSec={60 * LAB_FACTOR}\nTimeoutStartSec={30 * LAB_FACTOR}\n"
-    remote.send_file(machine, lines.encode(), "/etc/systemd/system/failoverd.service.d/lab.conf")
+    lines = ["[Unit]", "After=lab-disks.service", "[Service]"]
+    unit = (SYSTEMD / "failoverd.service").read_text()
+    for name, value in re.findall(r"^(TimeoutStopSec|TimeoutStartSec|WatchdogSec)=(\d+)$", unit, re.MULTILINE):
+        lines += [f"{name}={int(value) * LAB_FACTOR}"]
+    text = "\n".join(lines) + "\n"
+    remote.send_file(machine, text.encode(), "/etc/systemd/system/failoverd.service.d/lab.conf")
     remote.send_file(machine, (SYSTEMD / "failoverd.sysusers").read_bytes(), "/usr/lib/sysusers.d/failoverd.conf")
     for pool in wanted.pools:
         remote.must(machine, f"mkdir -p {mountpoint(pool)}")
@@ -228,12 +260,21 @@ def _put_programs(machine: Machine, binaries: Path, wanted: Layout) -> None:
         remote.must(machine, "systemctl enable lab-recorder-tank.service")
 
 
-def _free_disks(disks: int) -> None:
-    """No reservation of an earlier installation may be left; the check is that none is."""
+def _packed(program: Path) -> bytes:
+    """The program without its debug information, compressed: an emulated machine takes some megabytes a second."""
+    with tempfile.NamedTemporaryFile() as small:
+        if shutil.which("strip") and subprocess.run(["strip", "-o", small.name, str(program)], check=False).returncode == 0:
+            program = Path(small.name)
+        return gzip.compress(program.read_bytes(), 1)
+
+
+def free_from(*machines: Machine) -> None:
+    """Clears every reservation on the shared disks by hand, from each of these machines; daemons must be stopped."""
     one = "sg_turs -q $disk; sg_persist -n --out --register-ignore --param-sark=0x1 $disk && " \
           "sg_persist -n --out --clear --param-rk=0x1 $disk || exit 1"
-    for machine in CONTROLLERS:
-        remote.must(machine, f"for disk in {_paths(range(disks))}; do {one}; done >/dev/null", 180.0)
+    disks = range(state.load().disks)
+    for machine in machines:
+        remote.must(machine, f"for disk in {_paths(disks)}; do {one}; done >/dev/null", 180.0)
 
 
 def _make_pool(pool: str, wanted: Layout, disks: int) -> str:

@@ -58,13 +58,14 @@ def wait_for_master(timeout_s: float) -> Machine:
     began = time.monotonic()
     while (found := master_of_pair()) is None:
         if time.monotonic() - began > timeout_s:
-            said = {one.name: _short(state(one)) for one in CONTROLLERS}
+            said = {one.name: short(state(one)) for one in CONTROLLERS}
             raise LabError(f"no MASTER with a BACKUP that could take over after {timeout_s:.0f} s: {said}")
         time.sleep(0.5)
     return found
 
 
-def _short(said: dict) -> str:
+def short(said: dict) -> str:
+    """A state for an error's text."""
     return f"{said.get('status', 'no answer')} ({said.get('why', '')}; {', '.join(said.get('blockers', []))})"
 
 
@@ -118,7 +119,7 @@ def history(machine: Machine) -> list[dict]:
 def messages(machine: Machine, since_s: float) -> list[dict]:
     """What the daemon has logged since a time of its wall clock: dicts of `at_s`, `id`, `text` and `priority`."""
     command = f"journalctl -u failoverd -o json --no-pager --since=@{since_s:.3f} " \
-              "--output-fields=MESSAGE,F_ID,PRIORITY | tail -n 400"
+              "--output-fields=MESSAGE,FAILOVER_ID,PRIORITY | tail -n 400"
     found = []
     for line in remote.run(machine, command, 60.0).out.splitlines():
         try:
@@ -127,7 +128,7 @@ def messages(machine: Machine, since_s: float) -> list[dict]:
             continue
         text = entry.get("MESSAGE", "")
         if isinstance(text, str):
-            found.append({"at_s": int(entry["__REALTIME_TIMESTAMP"]) / 1e6, "id": entry.get("F_ID", ""),
+            found.append({"at_s": int(entry["__REALTIME_TIMESTAMP"]) / 1e6, "id": entry.get("FAILOVER_ID", ""),
                           "text": text, "priority": int(entry.get("PRIORITY", 6))})
     return found
 
@@ -135,7 +136,7 @@ def messages(machine: Machine, since_s: float) -> list[dict]:
 def address_answers(address: str = install.VIRTUAL_ADDRESS) -> bool:
     """Whether a client on the LAN can connect to the virtual address within 3 s; sshd listens on it like on any."""
     ask = f"import socket; socket.create_connection(({address!r}, 22), 3).recv(1)"
-    command = network.inside([sys.executable, "-c", ask])
+    command = network.client([sys.executable, "-c", ask])
     return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 

@@ -1,17 +1,13 @@
 """From whatever a trial left to a healthy pair: one MASTER, one BACKUP that could take over, every fault mended."""
 
-import time
-
 import faults
 import install
 import pair
 import remote
-import session
-import state
 from topology import CONTROLLERS, MACHINES, LabError, Machine
 
 HEALTHY_S_MAX = 120.0
-BOOT_S_MAX = 240.0
+BOOT_S_MAX = 300.0
 
 
 def healthy_pair() -> Machine:
@@ -31,22 +27,13 @@ def healthy_pair() -> Machine:
 
 
 def heal() -> None:
-    """Ends every fault that the lab knows of; what is mended already stays as it is."""
-    for one in MACHINES.values():
-        power = faults.power(one)
-        if power == "frozen":
-            faults.thaw(one)
-        elif power == "paused":
-            faults.resume(one)
-        elif power == "off":
-            faults.power_on(one)
-        for link in one.links:
-            faults.link_up(one, link)
+    """Ends every fault that the lab knows of, and gives power; what is mended already stays as it is."""
     for one in MACHINES.values():
         remote.disconnect(one)
-        remote.wait_until_up(one, BOOT_S_MAX)
-    for disk in range(state.load().disks):
-        faults.disk_heal(disk)
+        if faults.power(one) == "off":
+            faults.power_on(one)
+            remote.wait_until_up(one, BOOT_S_MAX)
+    faults.heal()
 
 
 def power_cycle() -> None:
@@ -58,5 +45,3 @@ def power_cycle() -> None:
         faults.power_on(one)
     for one in CONTROLLERS:
         remote.wait_until_up(one, BOOT_S_MAX)
-        session.wait_for_disks(one, state.load().disks)
-    time.sleep(1.0)

@@ -9,7 +9,7 @@ import topology
 from topology import CONTROLLERS
 
 # Gaps shorter than this are the emulation's own.
-GAP_S_MIN = 0.5
+GAP_S_MIN = 1.0
 PHASES = ("detect", "decide", "fence", "import", "services", "vip")
 
 
@@ -57,6 +57,7 @@ def profile_line() -> str:
 def timeline(scene) -> list[tuple[float, str, str]]:
     """(time, who, what), in the order of time."""
     lines = [(event.at_s, "fault", event.label) for event in scene.events]
+    lines += [(at, "note", label) for at, label in scene.notes]
     for one in CONTROLLERS:
         for record in fresh_history(scene, one):
             at = place(scene, one, record["wall_s"])

@@ -21,14 +21,12 @@ import pair
 import recover
 import remote
 import report
-import session
-import state
 from check import Check
 from topology import CONTROLLERS, LabError, Machine
 
 STEADY_S_MAX = 60.0
 TAKEOVER_S_MAX = 120.0
-BOOT_S_MAX = 240.0
+BOOT_S_MAX = 300.0
 ACKS_S_MAX = 120.0
 # A clock that was off by more than this in one boot has stood still or was set.
 CLOCK_S_MAX = 0.5
@@ -50,6 +48,7 @@ class Scene:
         self.check = check
         self.name = name
         self.events: list[Event] = []
+        self.notes: list[tuple[float, str]] = []
         self.clients: dict[str, oracle.Client] = {}
         self.verdicts: dict[str, str] = {}
         self.pools = install.layout().pools
@@ -101,6 +100,11 @@ class Scene:
         print(f"  {label}")
         return now
 
+    def note(self, label: str) -> None:
+        """Something worth a line in the report that is no new fault."""
+        self.notes.append((time.time(), label))
+        print(f"  {label}")
+
     def steady(self, note: str = "after") -> None:
         """Every client gets its records acknowledged again; the gaps of the last event are kept."""
         for pool, client in self.clients.items():
@@ -121,20 +125,39 @@ class Scene:
         client = self.clients[self.pools[0]]
         self.check.that(f"{heir.name} answers the client", client.acks[-1].writer == heir.name, client.acks[-1].writer)
 
-    def nothing_moves(self, hold_s: float, gap_s_max: float) -> None:
-        """For `hold_s` the MASTER stays and serves, and no controller changes its state."""
-        before = {one.name: _last_sequence(one) for one in CONTROLLERS}
+    def nothing_moves(self, hold_s: float, gap_s_max: float, of: tuple[Machine, ...] = CONTROLLERS) -> None:
+        """For `hold_s` the MASTER stays and serves, and no controller of `of` changes its state."""
+        before = {one.name: _last_sequence(one) for one in of}
         deadline = time.time() + hold_s
         while time.time() < deadline:
             time.sleep(0.5)
         said = pair.public_state(self.master)
         self.check.that(f"{self.master.name} is MASTER all the time", said == "MASTER", said)
-        for one in CONTROLLERS:
+        for one in of:
             moved = [record for record in pair.history(one) if record["seq"] > before[one.name]]
             self.check.that(f"{one.name} goes through no transition", not moved, [record["why"] for record in moved])
         self.steady("with the fault")
         for pool, gap in self.events[-1].gaps.items():
             self.check.that(f"{pool}: no gap above {gap_s_max:.1f} s", gap.length_s <= gap_s_max, f"{gap.length_s:.2f} s")
+
+    def wait_for_pair(self, timeout_s: float) -> None:
+        """Until there is a MASTER with a BACKUP, whoever it is."""
+        for one in CONTROLLERS:
+            remote.disconnect(one)
+        self.master = pair.wait_for_master(timeout_s)
+        self.standby = pair.other(self.master)
+
+    def serves_again_or_power_cycle(self, may_cycle: bool = True) -> None:
+        """Until there is a healthy pair; where a fault may need that, after both controllers were power-cycled."""
+        try:
+            self.wait_for_pair(BOOT_S_MAX / 2 if may_cycle else BOOT_S_MAX)
+            self.steady("by itself")
+        except LabError as error:
+            if not may_cycle:
+                raise
+            self.note(f"not by itself ({error}): both controllers are power-cycled")
+            recover.power_cycle()
+            self.wait_for_pair(BOOT_S_MAX)
 
     def alarm(self, machine: Machine, *ids: str, timeout_s: float = 30.0) -> None:
         """The machine has said one of these messages since the last mark."""
@@ -151,10 +174,13 @@ class Scene:
         self.check.that(f"{machine.name} says {' or '.join(ids)}", bool(said & set(ids)), sorted(said))
 
     def back_as_standby(self, machine: Machine, timeout_s: float = BOOT_S_MAX) -> None:
-        """The machine, which boots or has power, stands by in the end and may write nowhere."""
+        """The machine, which boots or has power, stands by in the end, could take over, and may write nowhere."""
+        deadline = time.monotonic() + timeout_s
         remote.wait_until_up(machine, timeout_s)
-        session.wait_for_disks(machine, state.load().disks)
-        pair.wait_for(machine, "BACKUP", timeout_s)
+        while not ((said := pair.state(machine)).get("status") == "BACKUP" and said.get("eligible")):
+            if time.monotonic() > deadline:
+                raise LabError(f"{machine.name} does not stand by within {timeout_s:.0f} s: {pair.short(said)}")
+            time.sleep(0.5)
         pools = [pool for pool in self.pools if pair.has_pool(machine, pool)]
         self.check.that(f"{machine.name} stands by and has no pool", not pools, pools)
         self.check.that(f"{machine.name} may not write", not pair.disk_takes_write(machine, 0))

@@ -229,6 +229,16 @@ impl Controller {
         self.state.name()
     }
 
+    /// The sentence of the last edge.
+    pub fn why(&self) -> &'static str {
+        self.why
+    }
+
+    /// Told to leave the pair, and on its way; a handover that is taken back ends it.
+    pub fn is_leaving(&self) -> bool {
+        self.stop == Some(StopKind::Leave)
+    }
+
     /// Takes a new configuration; node, pair, links, disks and pools must be those of the running one.
     pub fn reconfigure(&mut self, now: Instant, config: CoreConfig) -> Vec<Action> {
         self.config.timing = config.timing;

@@ -242,14 +242,30 @@ impl Controller {
         let arbiters = self.disks.arbiter_ids();
         self.look_at_disks(now, &arbiters, arbiter_pace);
         if !fencing {
-            let rest: Vec<DiskId> = self
-                .disks
-                .all
-                .keys()
-                .filter(|id| !self.disks.is_arbiter(**id))
-                .copied()
-                .collect();
-            self.look_at_disks(now, &rest, pace);
+            self.look_at_rest(now, pace);
+        }
+    }
+
+    /// As `look_at_disks`, for all but the arbiters: in one pass, since with a thousand disks this is most of a turn.
+    fn look_at_rest(&mut self, now: Instant, pace: std::time::Duration) {
+        let arbiters = self.disks.arbiter_ids();
+        let mut due = Vec::new();
+        let mut next: Option<Instant> = None;
+        for disk in self.disks.all.values_mut() {
+            if disk.busy.is_some() || disk.owed.is_some() || arbiters.contains(&disk.id) {
+                continue;
+            }
+            if disk.look_at <= now {
+                disk.look_at = now + pace;
+                due.push(disk.id);
+            }
+            next = Some(next.map_or(disk.look_at, |next| next.min(disk.look_at)));
+        }
+        for id in due {
+            self.run_disk(now, Job::Look(id), DiskWork::Survey);
+        }
+        if let Some(at) = next {
+            self.wake_at(at, "look at disks");
         }
     }
 

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod disk_paths;
 pub mod fence;
 pub mod fields;
+pub mod hands_off;
 pub mod hooks;
 pub mod hotplug;
 pub mod identity;

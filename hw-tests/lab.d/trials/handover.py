@@ -4,8 +4,6 @@ for a bounded time, and no record is lost.
 Expected: each time the other controller is MASTER and the old one BACKUP; nobody resets itself; no alarm.
 """
 
-import os
-
 import pair
 import remote
 import scenario
@@ -18,7 +16,7 @@ HANDOVER_S_MAX = 90.0
 
 
 def run(check: Check) -> None:
-    times = TIMES_SHORT if os.environ.get("LAB_SHORT") else TIMES
+    times = TIMES_SHORT if check.short else TIMES
     with scenario.Scene(check, "handover") as scene:
         for turn in range(1, times + 1):
             old, heir = scene.master, scene.standby

@@ -7,7 +7,7 @@ use hw_tests::oracle::log::Log;
 use hw_tests::oracle::recorder;
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, BufWriter, Read};
+use std::io::{self, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -133,7 +133,8 @@ fn run(part: Part) -> Result<ExitCode, Box<dyn Error>> {
             let ended = until_input_ends();
             let summary =
                 Client::new(order, BufWriter::new(file)).run(|| ended.load(Ordering::Relaxed))?;
-            println!("{}", serde_json::to_string(&summary)?);
+            // Whoever started it may be gone.
+            let _ = writeln!(io::stdout(), "{}", serde_json::to_string(&summary)?);
             Ok(ExitCode::SUCCESS)
         }
         Part::Judge { run, log, notes } => {
