@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import install
 import recover
 import remote
+import report
 import session
 import state
 from install import Layout
@@ -23,7 +24,9 @@ class Skip(Exception):
 class Check:
     """Counts what held and what didn't; a trial goes on after a failure, so that one run shows all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, short: bool = False) -> None:
+        # What is done many times is done once or twice.
+        self.short = short
         self.passed = 0
         self.failed = 0
         self.lines: list[tuple[str, bool, object]] = []
@@ -89,25 +92,32 @@ def show() -> None:
         print(f"{'short ' if trial.short else '      '}{trial.name:28} {' '.join(doc.split('.')[0].split())}")
 
 
-def run(chosen: list[Trial], ext4: bool = False) -> bool:
-    """Runs trials in the order given. Answers whether none failed."""
+def run(chosen: list[Trial], short: bool = False, ext4: bool = False) -> bool:
+    """Runs trials in the order given, and leaves a summary beside their reports. Answers whether none failed."""
     began = time.monotonic()
     rows = []
     for trial in chosen:
-        check = Check()
+        check = Check(short)
         start = time.monotonic()
         print(f"{trial.name}:")
         outcome = _run_one(trial, check, ext4)
         rows.append((trial.name, outcome, time.monotonic() - start, check))
         print(f"{trial.name}: {outcome} in {rows[-1][2]:.1f} s", flush=True)
-    print(f"\n{'trial':30} {'outcome':8} {'s':>7}  checks  figures")
+    text = _summary(rows, time.monotonic() - began)
+    print(f"\n{text}")
+    (report.folder() / "summary.txt").write_text(text + "\n")
+    return all(row[1] != "FAILED" for row in rows)
+
+
+def _summary(rows: list[tuple[str, str, float, Check]], total_s: float) -> str:
+    lines = [f"{'trial':24} {'outcome':8} {'s':>7}  {'checks':>7}  figures"]
     for name, outcome, seconds, check in rows:
         checks = f"{check.passed}/{check.passed + check.failed}"
-        print(f"{name:30} {outcome:8} {seconds:7.1f}  {checks:>6}  {'; '.join(check.figures)}")
+        lines.append(f"{name:24} {outcome:8} {seconds:7.1f}  {checks:>7}  {'; '.join(check.figures)}".rstrip())
     counts = {outcome: sum(row[1] == outcome for row in rows) for outcome in ("passed", "FAILED", "skipped")}
-    print(f"in all {time.monotonic() - began:.1f} s")
-    print(f"{counts['passed']} passed, {counts['FAILED']} failed, {counts['skipped']} skipped")
-    return counts["FAILED"] == 0
+    lines.append(f"in all {total_s:.1f} s")
+    lines.append(f"{counts['passed']} passed, {counts['FAILED']} failed, {counts['skipped']} skipped")
+    return "\n".join(lines)
 
 
 def _run_one(trial: Trial, check: Check, ext4: bool) -> str:

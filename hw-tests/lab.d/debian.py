@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import topology
@@ -15,11 +16,8 @@ from topology import LabError
 
 SUITE = "trixie"
 ARCHIVE = "http://deb.debian.org/debian"
-LOCK = topology.HERE / "image" / "packages.lock"
 # Not installed from any package: nobody reads them in the lab, and they are half of the files.
 LEFT_OUT = ("doc", "man", "info", "locale", "lintian", "bash-completion", "zsh")
-# By codename: a pin on the archive's name for backports ("a=") matches nothing and silently takes the older ZFS.
-BACKPORTED = f"Package: src:zfs-linux\nPin: release n={SUITE}-backports\nPin-Priority: 600\n"
 
 
 def need_programs() -> None:
@@ -36,19 +34,48 @@ def sources() -> list[str]:
     return [f"deb {archive} {SUITE} main", f"deb {archive} {SUITE}-backports main contrib"]
 
 
-def locked() -> dict[str, str]:
-    """Name -> version of every package that the lab was last tested with; empty where nothing is recorded."""
-    if not LOCK.exists():
-        return {}
-    return dict(line.split() for line in LOCK.read_text().splitlines())
+@dataclass(frozen=True)
+class Wish:
+    """A root filesystem on paper."""
+
+    packages: tuple[str, ...]  # beside Debian's essential ones
+    backported: tuple[str, ...]  # source packages whose backport is wanted
+    lock: Path  # names the version of every package that the lab was last tested with
+
+    def locked(self) -> dict[str, str]:
+        """Name -> version; empty where nothing is recorded."""
+        if not self.lock.exists():
+            return {}
+        return dict(line.split() for line in self.lock.read_text().splitlines())
+
+    def inputs(self) -> list[bytes]:
+        """All that decides what comes out."""
+        parts = [SUITE, backports(self.backported), *self.packages, *LEFT_OUT]
+        return [*(part.encode() for part in parts), self.lock.read_bytes() if self.lock.exists() else b""]
 
 
-def bootstrap(target: Path, packages: list[str], log: Path, pins: dict[str, str], more: list[str]) -> None:
+def wish(name: str, backported: tuple[str, ...]) -> Wish:
+    """What `image/NAME` lists, with its lock beside it."""
+    path = topology.HERE / "image" / name
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    packages = tuple(line for line in lines if line and not line.startswith("#"))
+    return Wish(packages, backported, path.with_name(f"{name}.lock"))
+
+
+def backports(names: tuple[str, ...]) -> str:
+    """Preferences that take these source packages from the backports."""
+    # By codename: a pin on the archive's name for backports ("a=") matches nothing and silently takes the older ZFS.
+    packages = " ".join(f"src:{name}" for name in names)
+    return f"Package: {packages}\nPin: release n={SUITE}-backports\nPin-Priority: 600\n"
+
+
+def bootstrap(target: Path, wish: Wish, log: Path, pins: dict[str, str], more: list[str]) -> None:
     """Runs mmdebstrap, with `more` of its options. A pinned version is taken wherever the archive still has it."""
-    command = ["mmdebstrap", "--mode=root", "--variant=apt", f"--include={','.join(packages)}", *more]
+    command = ["mmdebstrap", "--mode=root", "--variant=apt", f"--include={','.join(wish.packages)}", *more]
     command += ["--aptopt=Apt::Install-Recommends false", "--aptopt=Acquire::Languages none"]
     command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
-    stanzas = [BACKPORTED, *(f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in pins.items())]
+    pinned = [f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in pins.items()]
+    stanzas = [backports(wish.backported), *pinned]
     with tempfile.TemporaryDirectory() as folder, log.open("wb") as output:
         preferences = Path(folder) / "lab"
         preferences.write_text("\n".join(stanzas))
@@ -76,18 +103,18 @@ def installed(base: Path) -> dict[str, str]:
     return found
 
 
-def check_versions(found: dict[str, str], relock: bool) -> None:
+def check_versions(wish: Wish, found: dict[str, str], relock: bool) -> None:
     """Records what was found where nothing is recorded or `relock` says so; another version than recorded is an error."""
-    if relock or not LOCK.exists():
-        LOCK.write_text("".join(f"{name} {version}\n" for name, version in sorted(found.items())))
+    if relock or not wish.lock.exists():
+        wish.lock.write_text("".join(f"{name} {version}\n" for name, version in sorted(found.items())))
         return
-    wanted = locked()
+    wanted = wish.locked()
     if wanted == found:
         return
     names = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     shown = ", ".join(f"{name} {wanted.get(name, 'absent')} -> {found.get(name, 'absent')}" for name in names[:8])
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     raise LabError(
-        f"Debian has other versions than {LOCK.name}: {shown}{more}. Run `lab build --relock` to take them "
+        f"Debian has other versions than {wish.lock.name}: {shown}{more}. Run `lab build --relock` to take them "
         "(then run the lab's tests and commit the file), or set LAB_MIRROR to an archive that has the old ones"
     )

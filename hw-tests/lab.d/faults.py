@@ -98,8 +98,10 @@ def panic(machine: Machine) -> None:
 
 def hang(machine: Machine) -> None:
     """Nothing runs in the machine any more but its kernel: only its watchdog, if somebody had armed it, gets it out."""
-    # One processor, and a thread that never leaves it to any other, the most urgent one included.
-    _last_words(machine, "echo -1 >/proc/sys/kernel/sched_rt_runtime_us; exec chrt -f 99 sh -c 'while :; do :; done'")
+    # One processor, and a thread that never leaves it to any other: neither does the kernel throttle it, nor keep a share
+    # for ordinary threads (the "fair server").
+    keep = "mount -t debugfs none /sys/kernel/debug; echo 0 >/sys/kernel/debug/sched/fair_server/cpu0/runtime"
+    _last_words(machine, f"{keep}; echo -1 >/proc/sys/kernel/sched_rt_runtime_us; exec chrt -f 99 sh -c 'while :; do :; done'")
 
 
 def clock_step(machine: Machine, seconds: int) -> None:

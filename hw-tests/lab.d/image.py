@@ -3,6 +3,9 @@
 Three stages, each kept in the cache under a hash of its inputs: the *base* (Debian's packages), the *modules* (ZFS for
 the base's kernel, the slow one) and the *image* (both, our files of `image/root`, an ext4 filesystem). `image/packages`
 says what is asked for, `image/packages.lock` which version of every package the lab was last tested with.
+
+There are two kinds: "packages" is every machine's; "packages-nvme" is an enclosure's that serves NVMe disks, whose
+reservations need a newer kernel than the controllers have. It has no ZFS.
 """
 
 import hashlib
@@ -47,34 +50,37 @@ class Image:
         return self.folder / "root.ext4"
 
 
-def wanted_packages() -> list[str]:
-    lines = (RECIPE / "packages").read_text().splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+WISHES = {
+    "packages": debian.wish("packages", zfs.SOURCES),
+    "packages-nvme": debian.wish("packages-nvme", ("linux", "linux-base", "linux-signed-amd64")),
+}
 
 
-def find() -> Image:
+def find(kind: str = "packages") -> Image:
     """The image of the present inputs, which must have been built."""
-    image = Image(topology.cache() / "images" / _image_key())
+    image = Image(topology.cache() / "images" / _image_key(kind))
     if not image.folder.is_dir():
-        raise LabError(f"{image.folder} is not there: no image of these inputs; run `lab build`")
+        nvme = " --nvme" if kind == "packages-nvme" else ""
+        raise LabError(f"{image.folder} is not there: no image of these inputs; run `lab build{nvme}`")
     return image
 
 
-def build(relock: bool) -> Image:
+def build(relock: bool, kind: str = "packages") -> Image:
     """Builds what is not in the cache. With `relock`, takes whatever versions Debian has now and records them."""
     debian.need_programs()
-    if relock or not debian.LOCK.exists() or not _base_path().exists():
-        _build_base(relock)
-    if not zfs.modules_path(_hash).exists():
-        zfs.build(zfs.modules_path(_hash))
-    image = Image(topology.cache() / "images" / _image_key())
+    wish = WISHES[kind]
+    if relock or not wish.lock.exists() or not _base_path(wish).exists():
+        _build_base(wish, relock)
+    if _has_zfs(wish) and not _modules_path(wish).exists():
+        zfs.build(wish, _modules_path(wish))
+    image = Image(topology.cache() / "images" / _image_key(kind))
     if image.folder.is_dir():
         print(f"image   {image.folder.name}  in the cache")
         return image
     began = time.monotonic()
     unfinished = image.folder.with_suffix(f".{os.getpid()}")
     try:
-        _build_image(unfinished)
+        _build_image(wish, unfinished)
         unfinished.rename(image.folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -97,40 +103,52 @@ def _hash(parts: list[bytes]) -> str:
     return hashlib.sha256(whole).hexdigest()[:16]
 
 
-def _base_path() -> Path:
-    lock = debian.LOCK.read_bytes() if debian.LOCK.exists() else b""
-    parts = [debian.SUITE, debian.BACKPORTED, *wanted_packages(), *debian.LEFT_OUT]
-    return topology.cache() / "bases" / f"{_hash([*(part.encode() for part in parts), lock])}.tar"
+def _has_zfs(wish: debian.Wish) -> bool:
+    return "zfsutils-linux" in wish.packages
 
 
-def _image_key() -> str:
-    parts = [_base_path().name.encode(), zfs.modules_path(_hash).name.encode()]
-    files = [Path(__file__), topology.HERE / "cpio.py", *sorted(path for path in RECIPE.rglob("*") if path.is_file())]
-    for path in files:
+def _base_path(wish: debian.Wish) -> Path:
+    return topology.cache() / "bases" / f"{_hash(wish.inputs())}.tar"
+
+
+def _modules_path(wish: debian.Wish) -> Path:
+    return topology.cache() / "modules" / f"{_hash(zfs.inputs(wish))}.tar"
+
+
+def _archives(wish: debian.Wish) -> list[Path]:
+    """What the image's root filesystem is laid out from, in this order."""
+    return [_base_path(wish), *([_modules_path(wish)] if _has_zfs(wish) else [])]
+
+
+def _image_key(kind: str) -> str:
+    parts = [path.name.encode() for path in _archives(WISHES[kind])]
+    # The lists of packages are in the base's name already.
+    recipe = sorted(path for path in RECIPE.rglob("*") if path.is_file() and not path.name.startswith("packages"))
+    for path in (Path(__file__), topology.HERE / "cpio.py", *recipe):
         executable = b"x" if os.access(path, os.X_OK) else b"-"
         parts += [str(path.relative_to(topology.HERE)).encode(), executable, path.read_bytes()]
     return _hash(parts)
 
 
-def _build_base(relock: bool) -> None:
+def _build_base(wish: debian.Wish, relock: bool) -> None:
     began = time.monotonic()
     folder = topology.cache() / "bases"
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f"unfinished.{os.getpid()}.tar"
-    pins = {} if relock else debian.locked()
+    pins = {} if relock else wish.locked()
     try:
-        debian.bootstrap(unfinished, wanted_packages(), unfinished.with_suffix(".log"), pins, [])
-        debian.check_versions(debian.installed(unfinished), relock)
-        unfinished.rename(_base_path())
+        debian.bootstrap(unfinished, wish, unfinished.with_suffix(".log"), pins, [])
+        debian.check_versions(wish, debian.installed(unfinished), relock)
+        unfinished.rename(_base_path(wish))
     finally:
         unfinished.unlink(missing_ok=True)
-    print(f"base    {_base_path().name}  built in {time.monotonic() - began:.1f} s", flush=True)
+    print(f"base    {_base_path(wish).name}  built in {time.monotonic() - began:.1f} s", flush=True)
 
 
-def _build_image(folder: Path) -> None:
+def _build_image(wish: debian.Wish, folder: Path) -> None:
     tree = folder / "tree"
     tree.mkdir(parents=True)
-    for archive in (_base_path(), zfs.modules_path(_hash)):
+    for archive in _archives(wish):
         subprocess.run(["tar", "-xf", str(archive), "-C", str(tree)], check=True)
     shutil.copytree(RECIPE / "root", tree, dirs_exist_ok=True)
     _settle_units(tree)
@@ -156,7 +174,7 @@ def _settle_units(tree: Path) -> None:
     masked = [line for line in (RECIPE / "mask").read_text().split("\n") if line and line[0] != "#"]
     (tree / "etc/systemd/system-generators").mkdir(exist_ok=True)
     for unit in masked:
-        kinds = {"-generator": "systemd/system-generators", ".rules": "udev/rules.d", ".conf": "modules-load.d"}
+        kinds = {"-generator": "systemd/system-generators", ".rules": "udev/rules.d"}
         folder = next((folder for end, folder in kinds.items() if unit.endswith(end)), "systemd/system")
         link = tree / "etc" / folder / unit
         link.unlink(missing_ok=True)
@@ -168,6 +186,10 @@ def _settle_units(tree: Path) -> None:
     (tree / "etc/systemd/system/default.target").symlink_to("/lib/systemd/system/multi-user.target")
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
+    # One for all machines, made here: there is nobody to be fooled by it, and the machines are slow.
+    subprocess.run(["chroot", str(tree), "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key"], check=True)
+    for folder in ("root", "root/.ssh"):
+        (tree / folder).chmod(0o700)
 
 
 def _unpack_modules(tree: Path) -> str:

@@ -11,11 +11,11 @@ import process
 import topology
 from image import Image
 from state import State
-from topology import CONTROLLERS, ENCLOSURE, SANS, TARGET, LabError, Machine
+from topology import CONTROLLERS, ENCLOSURE, MACHINES, SANS, LabError, Machine
 
 # Quiet, deterministic and as little work as possible under emulation.
 KERNEL_WORDS = (
-    "console=ttyS0 net.ifnames=0 quiet loglevel=4 mitigations=off audit=0 apparmor=0 selinux=0 nokaslr cryptomgr.notests "
+    "console=ttyS0 net.ifnames=0 quiet loglevel=3 mitigations=off audit=0 apparmor=0 selinux=0 nokaslr cryptomgr.notests "
     "tsc=reliable random.trust_cpu=on systemd.show_status=0 panic=1"
 )
 STORED_MIB = 8
@@ -33,14 +33,14 @@ def need_programs() -> None:
         raise LabError("/dev/net/tun is not there: the lab's cards are taps; `modprobe tun` on a machine of your own")
 
 
-def make_disks(image: Image, disks: int) -> None:
+def make_disks(now: State) -> None:
     """A fresh copy-on-write root for each machine and fresh, empty shared disks."""
-    for machine in topology.MACHINES.values():
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.root)]
+    for machine in MACHINES.values():
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(now.image_of(machine).root)]
         subprocess.run([*command, str(_root_disk(machine))], check=True)
     with _shared_disks().open("wb") as file:
         # One MiB more for each, so that slices of whole MiB fit.
-        file.truncate(disks * (topology.DISK_MIB + 1) << 20)
+        file.truncate(now.disks * (topology.DISK_MIB + 1) << 20)
     forget_registrations()
 
 
@@ -55,9 +55,13 @@ def power_on(machine: Machine, now: State, key: str) -> None:
     if process.alive(machine.name):
         raise LabError(f"{machine.name} is on already")
     folder = topology.running()
-    command = network.inside(_qemu(machine, now.as_image(), _kernel_words(machine, now, key)))
+    command = network.inside(_qemu(machine, now.image_of(machine), _kernel_words(machine, now, key)))
     process.start(machine.name, command, log=folder / f"{machine.name}.qemu.log")
     events.record(machine)
+    group = Path(f"/proc/{process.alive(machine.name)}/autogroup")
+    if (niceness := os.environ.get("LAB_NICE")) and group.exists():
+        # Of the session's group: between groups the kernel doesn't look at the niceness of a process.
+        group.write_text(niceness)
 
 
 def _kernel_words(machine: Machine, now: State, key: str) -> str:
@@ -66,12 +70,13 @@ def _kernel_words(machine: Machine, now: State, key: str) -> str:
     words += [f"lab.key={key.replace(' ', ':')}"]
     words += [f"lab.link.{link}={machine.mac(link)},{machine.address(link)}/24" for link in machine.links]
     portals = [ENCLOSURE.address(network) for network in SANS]
-    words += [f"lab.target={TARGET}"]
-    if machine.role == "enclosure":
-        words += [f"lab.disks={now.disks}", f"lab.initiators={','.join(one.initiator for one in CONTROLLERS)}"]
+    names = {one: topology.storage_name(now.protocol, one.name) for one in MACHINES.values()}
+    words += [f"lab.protocol={now.protocol}", f"lab.target={names[ENCLOSURE]}"]
+    if machine is ENCLOSURE:
+        words += [f"lab.disks={now.disks}", f"lab.initiators={','.join(names[one] for one in CONTROLLERS)}"]
         words += [f"lab.portals={','.join(portals)}"]
     else:
-        words += [f"lab.initiator={machine.initiator}", f"lab.portals={','.join(portals[:now.paths])}"]
+        words += [f"lab.initiator={names[machine]}", f"lab.portals={','.join(portals[:now.paths])}"]
     return " ".join(words)
 
 

@@ -3,11 +3,12 @@
 The recorder (`lab-recorder serve`) runs on the MASTER and listens at the virtual address; see `src/oracle/mod.rs`.
 """
 
+import base64
+import gzip
 import json
 import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import install
 import network
@@ -161,9 +162,6 @@ def fetch_log(machine: Machine, pool: str) -> bytes:
     """The log's bytes, past what the machine may still have cached of it."""
     path = f"{install.mountpoint(pool)}/records.log"
     text = remote.must(machine, f"sync; echo 3 >/proc/sys/vm/drop_caches; gzip -1 <{path} | base64 -w0", 120.0)
-    import base64
-    import gzip
-
     return gzip.decompress(base64.b64decode(text))
 
 
@@ -184,6 +182,3 @@ def describe(verdict: dict) -> str:
              for kind in ("lost", "doubled", "torn", "reordered")]
     return f"{word}: {verdict['acknowledged']} acknowledged, {verdict['recorded']} recorded, {', '.join(kinds)}"
 
-
-def notes_of(name: str) -> list[Path]:
-    return sorted(topology.running().glob(f"client-{name}-*.notes"))

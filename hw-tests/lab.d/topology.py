@@ -16,7 +16,8 @@ OUR_NUMBER = 254
 # The two ways from a controller to the enclosure; `up --paths 1` leaves the second one without a login.
 SANS = ("san0", "san1")
 
-TARGET = "iqn.2026-01.lab.failoverd:enclosure"
+# How the enclosure's disks are spoken to -> the beginning of every name in that language.
+NAMES = {"scsi": "iqn.2026-01.lab.failoverd", "nvme": "nqn.2026-01.lab.failoverd"}
 DISK_MIB = 256
 DISKS_DEFAULT = 8
 DISKS_MAX = 64
@@ -35,11 +36,6 @@ class Machine:
     number: int  # last byte of its addresses
     memory_mib: int
     links: tuple[str, ...]
-
-    @property
-    def initiator(self) -> str:
-        # Lower case only: the target folds what it compares, but not its list of initiators.
-        return f"iqn.2026-01.lab.failoverd:{self.name}"
 
     def address(self, network: str) -> str:
         return f"10.77.{NETWORKS[network]}.{self.number}"
@@ -63,6 +59,12 @@ def machine(name: str) -> Machine:
     if found is None:
         raise LabError(f"there is no machine {name!r}: say one of {', '.join(MACHINES)}")
     return found
+
+
+def storage_name(protocol: str, name: str) -> str:
+    """What a machine is called on the storage networks."""
+    # Lower case only: the target folds what it compares, but not its list of initiators.
+    return f"{NAMES[protocol]}:{name}"
 
 
 def disk_identity(disk: int) -> str:

@@ -14,21 +14,20 @@ import topology
 from topology import LabError
 
 BUILD = topology.HERE / "image" / "zfs-modules"
+SOURCES = ("zfs-linux",)
 KERNEL = "linux-image-"
 
 
-def modules_path(key_of) -> Path:
-    """Where the modules of the recorded versions are kept, built or not. `key_of` hashes a list of byte strings."""
-    release, kernel, version = _wanted()
-    key = key_of([release.encode(), kernel.encode(), version.encode(), debian.BACKPORTED.encode(), BUILD.read_bytes()])
-    return topology.cache() / "modules" / f"{key}.tar"
+def inputs(root: debian.Wish) -> list[bytes]:
+    """All that decides what the modules for the kernel of this root filesystem are."""
+    return [*(part.encode() for part in _wanted(root)), debian.backports(SOURCES).encode(), BUILD.read_bytes()]
 
 
-def build(target: Path) -> None:
+def build(root: debian.Wish, target: Path) -> None:
     """Makes an archive of usr/lib/modules/RELEASE/updates with zfs.ko and spl.ko."""
     began = time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
-    release, kernel, version = _wanted()
+    release, kernel, version = _wanted(root)
     unfinished = target.parent / f"unfinished.{os.getpid()}.tar"
     headers = f"linux-headers-{release}"
     hooks = [
@@ -39,19 +38,20 @@ def build(target: Path) -> None:
     try:
         # Nothing else comes out of that root filesystem.
         pins = {"zfs-dkms": version, headers: kernel}
-        debian.bootstrap(Path("/dev/null"), [headers, "zfs-dkms"], unfinished.with_suffix(".log"), pins, hooks)
+        builder = debian.Wish((headers, "zfs-dkms"), SOURCES, root.lock)
+        debian.bootstrap(Path("/dev/null"), builder, unfinished.with_suffix(".log"), pins, hooks)
         unfinished.rename(target)
     finally:
         unfinished.unlink(missing_ok=True)
     print(f"modules {target.name}  ZFS {version} for {release}, built in {time.monotonic() - began:.1f} s")
 
 
-def _wanted() -> tuple[str, str, str]:
+def _wanted(root: debian.Wish) -> tuple[str, str, str]:
     """The kernel's release and version, and the version of ZFS."""
-    packages = debian.locked()
+    packages = root.locked()
     # linux-image-6.12.117+deb13-cloud-amd64 holds a kernel; linux-image-cloud-amd64 only names the newest one.
     kernels = [name for name in packages if name.startswith(KERNEL) and name[len(KERNEL)].isdecimal()]
     if len(kernels) != 1 or "zfsutils-linux" not in packages:
-        raise LabError(f"{debian.LOCK} names {len(kernels)} kernels and zfsutils-linux {packages.get('zfsutils-linux', 'not')}: "
+        raise LabError(f"{root.lock} names {len(kernels)} kernels and zfsutils-linux {packages.get('zfsutils-linux', 'not')}: "
                        "the lab needs one of each; `lab build --relock` writes it")
     return kernels[0].removeprefix(KERNEL), packages[kernels[0]], packages["zfsutils-linux"]

@@ -110,21 +110,25 @@ pub(crate) fn reread_partitions(disk: &File) -> nix::Result<()> {
     unsafe { ioctl_reread_partitions(disk.as_raw_fd()) }.map(|_| ())
 }
 
-/// Reads up to `length` bytes past the cache where the file allows it, with a buffer that direct access accepts.
-pub(crate) fn read_direct(path: &Path, length: usize) -> std::io::Result<Vec<u8>> {
+/// Opens for reading past the cache, where the file allows that.
+pub(crate) fn open_direct(path: &Path) -> std::io::Result<File> {
     let open = |flags| {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(flags | libc::O_CLOEXEC);
         options.open(path)
     };
-    // A file on a tmpfs has no cache to pass.
-    let file = match open(libc::O_DIRECT) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0)?,
-        other => other?,
-    };
-    let mut bytes = read_aligned(&file, 0, length)?;
+    match open(libc::O_DIRECT) {
+        // A file on a tmpfs has no cache to pass.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0),
+        other => other,
+    }
+}
+
+/// Reads up to `length` bytes from `at`; fewer only at the end of the file.
+pub(crate) fn read_whole(file: &File, at: u64, length: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = read_aligned(file, at, length)?;
     while bytes.len() < length {
-        let more = read_aligned(&file, bytes.len() as u64, length - bytes.len())?;
+        let more = read_aligned(file, at + bytes.len() as u64, length - bytes.len())?;
         if more.is_empty() {
             break;
         }

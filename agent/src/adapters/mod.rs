@@ -10,6 +10,7 @@
 //! Every call states a goal, can be repeated, and says whether it changed anything. None decides.
 
 mod announce;
+pub mod assembly;
 mod block;
 pub mod clock;
 pub mod disk_paths;
@@ -26,6 +27,7 @@ pub mod mount_pools;
 mod mounts;
 mod netlink;
 pub mod nft;
+mod nvlist;
 pub mod nvme;
 pub mod nvme_io;
 pub mod pool_set;

@@ -62,12 +62,6 @@ def _links(check: Check) -> None:
     check.that("hb0 loses: hb1 does not", _answers(A, B, "hb1") == PINGS)
     faults.link_up(A, "hb0")
     check.that("hb0 up: nothing is lost", _answers(A, B, "hb0") == PINGS)
-    path = session.disk_path(0)
-    check.that("san0: a reads a shared disk", _can_read(A, path))
-    faults.link_down(A, "san0")
-    check.that("san0 down: a can't read it, b can", not _can_read(A, path) and _can_read(B, path))
-    faults.link_up(A, "san0")
-    check.that("san0 up: a reads it again", _until(lambda: _can_read(A, path), MENDED_S_MAX))
 
 
 def _frozen(check: Check) -> None:
@@ -168,11 +162,6 @@ def _reaches(here: Machine, there: Machine, link: str) -> bool:
 
 def _carrier(machine: Machine, link: str) -> bool:
     return remote.must(machine, f"cat /sys/class/net/{link}/carrier").strip() == "1"
-
-
-def _can_read(machine: Machine, path: str) -> bool:
-    command = f"timeout 15 dd if={path} of=/dev/null bs=4096 count=1 iflag=direct"
-    return remote.run(machine, command, 40.0).code == 0
 
 
 def _clock(machine: Machine) -> float:

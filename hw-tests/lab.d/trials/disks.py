@@ -6,11 +6,13 @@ import time
 import faults
 import install
 import pair
+import remote
 import scenario
 from check import Check
 
 ERROR_S = 20.0
 HANG_S = 60.0
+HANG_S_SHORT = 30.0
 GAP_S_MAX = 10.0
 # raidz2 goes on without two disks.
 MINORITY = (6, 7)
@@ -75,7 +77,7 @@ def hang(check: Check) -> None:
         scene.mark(f"disk {MINORITY[0]} hangs")
         faults.disk_hang(MINORITY[0])
         scene.undo(lambda: faults.disk_heal(MINORITY[0]))
-        time.sleep(HANG_S)
+        time.sleep(HANG_S_SHORT if check.short else HANG_S)
         said = {one.name: pair.public_state(one) for one in (scene.master, scene.standby)}
         check.that("there are not two MASTERs", list(said.values()).count("MASTER") <= 1, said)
         scene.note("the disk answers again")
@@ -87,8 +89,6 @@ def hang(check: Check) -> None:
 
 def _clear(scene: scenario.Scene) -> None:
     """Tells ZFS that the disks are well, so that it writes what they missed."""
-    import remote
-
     if install.layout().fs == "zfs":
         for pool in scene.pools:
             remote.must(scene.master, f"zpool clear {pool}; zpool wait -t resilver {pool}", 120.0)

@@ -32,6 +32,7 @@ def run(check: Check) -> None:
         faults.thaw(frozen)
         scene.resets_itself(frozen)
         scene.back_as_standby(frozen)
+        scene.alarm(frozen, "RESET_BEFORE", "WATCHDOG_RESET")
         scene.steady("after it came back")
         check.figures.append(scene.gap_figure())
 
@@ -60,6 +61,7 @@ def daemon(check: Check) -> None:
             pass
         scene.resets_itself(frozen)
         scene.back_as_standby(frozen)
+        scene.alarm(frozen, "RESET_BEFORE", "WATCHDOG_RESET")
         scene.steady("after it came back")
 
 

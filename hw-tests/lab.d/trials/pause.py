@@ -48,6 +48,7 @@ def run(check: Check) -> None:
         scene.note(f"{old.name} answered {len(answers)} times, the last {window_s * 1000:.0f} ms after it went on")
         scene.resets_itself(old)
         scene.back_as_standby(old)
+        scene.alarm(old, "RESET_BEFORE")
         scene.steady("after it came back")
         check.figures.append(scene.gap_figure())
 

@@ -4,8 +4,6 @@ back.
 Expected: the heir is MASTER; the one that comes back is BACKUP, has no pool and may not write.
 """
 
-import os
-
 import faults
 import scenario
 from check import Check
@@ -14,7 +12,7 @@ TIMES = 5
 
 
 def run(check: Check) -> None:
-    times = 1 if os.environ.get("LAB_SHORT") else TIMES
+    times = 1 if check.short else TIMES
     with scenario.Scene(check, "power_cut") as scene:
         for turn in range(1, times + 1):
             dead, heir = scene.master, scene.standby

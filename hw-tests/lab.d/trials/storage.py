@@ -21,6 +21,7 @@ def of_master(check: Check) -> None:
         scene.resets_itself(old)
         faults.storage_up(old)
         scene.back_as_standby(old)
+        scene.alarm(old, "RESET_BEFORE")
         scene.steady("after it came back")
         check.figures.append(scene.gap_figure())
 

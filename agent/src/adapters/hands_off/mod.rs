@@ -11,7 +11,6 @@ mod lvm;
 mod md;
 mod multipath;
 mod names;
-mod nvlist;
 mod zfs;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::adapters::disk_paths::DiskPath;
 use crate::adapters::identity::Identity;
+use crate::adapters::nvlist::{self, List, Value};
 use crate::adapters::ports::{Kind, Node};
 use failover_core::ids::DiskId;
 use std::fs;
@@ -163,79 +164,26 @@ fn a_line_of_fstab_under_any_name_is_found() {
     assert_eq!(machine.found().len(), 2);
 }
 
-/// Packs as OpenZFS does.
-mod pack {
-    pub(super) enum Value {
-        Number(u64),
-        Text(&'static str),
-        List(Vec<(&'static str, Value)>),
-        Lists(Vec<Vec<(&'static str, Value)>>),
-    }
-
-    fn number(bytes: &mut Vec<u8>, number: u32) {
-        bytes.extend(number.to_be_bytes());
-    }
-
-    fn text(bytes: &mut Vec<u8>, text: &str) {
-        number(bytes, text.len() as u32);
-        bytes.extend(text.as_bytes());
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-    }
-
-    fn list(bytes: &mut Vec<u8>, pairs: &[(&str, Value)]) {
-        number(bytes, 0);
-        number(bytes, 1);
-        for (name, value) in pairs {
-            let mut pair = Vec::new();
-            text(&mut pair, name);
-            let (kind, elements) = match value {
-                Value::Number(_) => (8, 1),
-                Value::Text(_) => (9, 1),
-                Value::List(_) => (19, 1),
-                Value::Lists(lists) => (20, lists.len() as u32),
-            };
-            number(&mut pair, kind);
-            number(&mut pair, elements);
-            match value {
-                Value::Number(number) => pair.extend(number.to_be_bytes()),
-                Value::Text(value) => text(&mut pair, value),
-                Value::List(pairs) => list(&mut pair, pairs),
-                Value::Lists(lists) => lists.iter().for_each(|pairs| list(&mut pair, pairs)),
-            }
-            number(bytes, pair.len() as u32 + 8);
-            number(bytes, 64); // its size in memory: any
-            bytes.extend(pair);
-        }
-        number(bytes, 0);
-        number(bytes, 0);
-    }
-
-    pub(super) fn file(pairs: &[(&str, Value)]) -> Vec<u8> {
-        let mut bytes = vec![1, 1, 0, 0];
-        list(&mut bytes, pairs);
-        bytes
-    }
-}
-
-fn cache(pool: &'static str, disk: &'static str) -> Vec<u8> {
-    use pack::Value::{List, Lists, Number, Text};
-    let disk = vec![
-        ("type", Text("disk")),
-        ("guid", Number(7)),
-        ("path", Text(disk)),
-    ];
-    let mirror = vec![("type", Text("mirror")), ("children", Lists(vec![disk]))];
-    let tree = vec![("type", Text("root")), ("children", Lists(vec![mirror]))];
-    let pool_list = vec![
-        ("version", Number(5000)),
-        ("name", Text(pool)),
-        ("pool_guid", Number(0x1234_5678_9abc_def0)),
-        ("vdev_tree", List(tree)),
-    ];
-    pack::file(&[
-        ("own", List(vec![("name", Text("own"))])),
-        (pool, List(pool_list)),
-    ])
+/// A cache file with a pool of the machine's own and `pool`, whose only disk is a leaf of a mirror.
+fn cache(pool: &str, disk: &str) -> Vec<u8> {
+    let list = |pairs: Vec<(&str, Value)>| {
+        List(
+            pairs
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        )
+    };
+    let text = |text: &str| Value::Text(text.to_owned());
+    let disk = list(vec![("guid", Value::Number(7)), ("path", text(disk))]);
+    let mirror = list(vec![("children", Value::Lists(vec![disk]))]);
+    let tree = list(vec![("children", Value::Lists(vec![mirror]))]);
+    let pool_list = list(vec![("name", text(pool)), ("vdev_tree", Value::List(tree))]);
+    let own = list(vec![("name", text("own"))]);
+    nvlist::write::encode(&list(vec![
+        ("own", Value::List(own)),
+        (pool, Value::List(pool_list)),
+    ]))
 }
 
 #[test]
@@ -261,29 +209,11 @@ fn a_shared_pool_in_the_cache_file_is_found_by_name_and_by_disk() {
 }
 
 #[test]
-fn a_damaged_cache_file_is_refused_and_never_more() {
+fn a_damaged_cache_file_is_refused() {
     let whole = cache("other", "/dev/sdb1");
-    assert!(nvlist::texts(&whole).is_ok());
-    let mut random = 0x9e37_79b9_u32;
-    for round in 0..20_000 {
-        let mut bytes = whole.clone();
-        for _ in 0..=round % 3 {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let at = random as usize % bytes.len();
-            bytes[at] = (random >> 24) as u8;
-        }
-        bytes.truncate(whole.len() - round % 7);
-        // Ends, and asks for no more memory than the file is long.
-        if let Ok(texts) = nvlist::texts(&bytes) {
-            assert!(texts.len() < whole.len());
-        }
-    }
     let machine = Machine::new();
     machine.write("etc/zfs/zpool.cache", &whole[..whole.len() - 9]);
-    machine.finds(
-        "/etc/zfs/zpool.cache: it is damaged at byte ",
-        &["move it away"],
-    );
+    machine.finds("/etc/zfs/zpool.cache: damaged: ", &["move it away"]);
 }
 
 #[test]

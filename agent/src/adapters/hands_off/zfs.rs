@@ -1,9 +1,9 @@
 //! ZFS: pools in the system's cache file, and the units that import by themselves.
 
 use super::names::Names;
-use super::{Files, Finding, nvlist};
+use super::{Files, Finding};
 use crate::adapters::disk_paths::Roots;
-use std::collections::BTreeSet;
+use crate::adapters::nvlist::{self, Value};
 use std::path::PathBuf;
 
 const CACHE: &str = "etc/zfs/zpool.cache";
@@ -51,24 +51,24 @@ fn look_at_cache(
     if bytes.is_empty() {
         return;
     }
-    let texts = match nvlist::texts(&bytes) {
-        Ok(texts) => texts,
+    let list = match nvlist::decode(&bytes) {
+        Ok(list) => list,
         Err(why) => {
             let remedy = "move it away: ZFS writes it anew for the pools that are imported";
-            let problem = format!("{why}: whether it names a shared pool can't be told");
+            let problem = format!("damaged: {why}; whether it names a shared pool can't be told");
             found.push(files.at(path, 0, problem, remedy));
             return;
         }
     };
-    let mut told = BTreeSet::new();
-    for text in &texts {
-        let Some(pool) = text.path.first() else {
-            continue;
-        };
+    for (pool, value) in &list.0 {
         let configured = pools.iter().any(|(name, _)| name == pool);
-        let is_path = text.path.last().is_some_and(|name| name == "path");
-        let disk = names.node(&text.value).filter(|_| is_path);
-        if !configured && disk.is_none() || !told.insert(pool.clone()) {
+        let is_shared = |path: &str| names.node(path).is_some();
+        let disk = match value {
+            Value::List(list) => list.find_text("path", &is_shared),
+            Value::Number(_) | Value::Text(_) | Value::Lists(_) => None,
+        };
+        let disk = disk.and_then(|path| names.node(path));
+        if !configured && disk.is_none() {
             continue;
         }
         let on = disk.map_or_else(String::new, |disk| format!(" (on {disk})"));

@@ -242,6 +242,48 @@ mod tests {
         );
     }
 
+    /// As `zfs list` of 2.4.4 printed them, of the same pool.
+    const JSON_24: &[u8] = include_bytes!("captured/2.4/list.json");
+    const TEXT_24: &[u8] = include_bytes!("captured/2.4/list.txt");
+
+    #[test]
+    fn captured_lists_say_the_same_in_both_forms() {
+        let sorted = |mut found: Vec<Dataset>| {
+            found.sort_by(|a, b| a.name.cmp(&b.name));
+            found
+        };
+        let json = sorted(from_json(JSON_24).expect("JSON"));
+        assert_eq!(json, sorted(from_text(TEXT_24).expect("text")));
+        assert_eq!(json.len(), 13);
+        let volumes: Vec<&str> = names(&json, Dataset::has_device);
+        assert_eq!(volumes, ["tank/vol"]);
+        let secret = json
+            .iter()
+            .find(|one| one.name == "tank/secret")
+            .expect("there");
+        assert_eq!(secret.encryption_root.as_deref(), Some("tank/secret"));
+        assert!(secret.is_to_mount() && !secret.is_locked);
+    }
+
+    #[test]
+    fn cut_and_changed_json_is_an_error_and_never_a_panic() {
+        for length in (0..JSON_24.len() - 1).step_by(37) {
+            let cut = from_json(&JSON_24[..length]);
+            assert!(
+                cut.expect_err("cut").contains("JSON of `zfs list`"),
+                "{length}"
+            );
+        }
+        for place in (0..JSON_24.len()).step_by(61) {
+            let mut changed = JSON_24.to_vec();
+            changed[place] = b'0';
+            let _ = from_json(&changed);
+        }
+        let without = String::from_utf8_lossy(JSON_24).replace("keystatus", "keystate");
+        let why = from_json(without.as_bytes()).expect_err("a column is missing");
+        assert!(why.contains("doesn't tell keystatus"), "{why}");
+    }
+
     #[test]
     fn parents_are_mounted_first() {
         let at = |path: &str| Dataset {

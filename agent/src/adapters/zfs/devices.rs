@@ -10,7 +10,7 @@
 //! Everything is opened for reading only, and read past the cache.
 
 use super::gpt;
-use super::label::{self, LABEL_LEN, Label, LabelState};
+use super::label::{self, Cut, Label, LabelState};
 use crate::adapters::block;
 use crate::adapters::disk_paths::{self, Roots, SharedDisk};
 use nix::errno::Errno;
@@ -24,6 +24,10 @@ use std::time::{Duration, Instant};
 /// Time that the kernel has to show the partitions of a table that it read again.
 const NODES_MS: Duration = Duration::from_millis(2000);
 const NODES_LOOK: Duration = Duration::from_millis(2);
+/// Sectors of the smallest device that can be a part of a pool (64 MiB, `SPA_MINDEVSIZE`).
+const SECTORS_MIN: u64 = 64 << 11;
+/// Lists are mostly shorter than this; what doesn't fit is read again in full.
+const LIST_MOSTLY: usize = 16 << 10;
 /// A thread of a reader needs little.
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -51,6 +55,17 @@ pub(crate) struct Found {
     /// Its most lasting name under `/dev`.
     pub(crate) path: PathBuf,
     pub(crate) label: Label,
+}
+
+/// How much a look looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Partition tables.
+    Tables,
+    /// And labels.
+    Labels,
+    /// And labels, after dropping what is buffered.
+    Afresh,
 }
 
 /// What a look at the disks of a pool found.
@@ -90,7 +105,7 @@ impl Devices {
         }
     }
 
-    /// Looks at `disks` (identities) for the pool `guid`, until `deadline`; `afresh`: drops first what is buffered.
+    /// Looks at `disks` (identities) for the pool `guid`, until `deadline`.
     ///
     /// # Errors
     /// This machine's disks can't be listed.
@@ -98,7 +113,7 @@ impl Devices {
         &self,
         disks: &[String],
         guid: u64,
-        afresh: bool,
+        depth: Depth,
         deadline: Instant,
     ) -> Result<Survey, String> {
         let inventory = disk_paths::scan(&self.places.roots)
@@ -130,7 +145,7 @@ impl Devices {
                 .name("pool-disk".to_owned())
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
-                    let result = this.one(&disk, &name, guid, afresh);
+                    let result = this.one(&disk, &name, guid, depth);
                     this.lock().remove(&disk);
                     // Whoever asked may have gone on.
                     let _ = sender.send((disk, result));
@@ -199,13 +214,13 @@ impl Devices {
         name
     }
 
-    fn one(&self, disk: &str, name: &str, guid: u64, afresh: bool) -> OneDisk {
+    fn one(&self, disk: &str, name: &str, guid: u64, depth: Depth) -> OneDisk {
         let mut one = OneDisk::default();
-        if afresh {
-            one.remarks.extend(self.drop_buffers(name));
-        }
         if let Err(remark) = self.compare_tables(name, &mut one.reread) {
             one.remarks.push(format!("disk {disk} ({name}): {remark}"));
+        }
+        if depth == Depth::Tables {
+            return one;
         }
         let mut candidates = self.partitions(name);
         if candidates.is_empty() {
@@ -213,48 +228,35 @@ impl Devices {
         }
         for (number, node) in candidates {
             let path = self.places.dev.join(&node);
-            match block::read_direct(&path, 2 * LABEL_LEN) {
-                Ok(bytes) => {
-                    let label = label::read(&bytes);
-                    let ours = |label: &Label| {
-                        label.pool_guid == guid || label.state == LabelState::Auxiliary
-                    };
-                    one.found.extend(label.filter(ours).map(|label| Found {
-                        path: self.lasting_name(disk, name, number, &node),
-                        label,
-                    }));
+            if depth == Depth::Afresh
+                && let Err(error) = File::open(&path).and_then(|f| Ok(block::drop_buffers(&f)?))
+            {
+                let path = path.display();
+                one.remarks
+                    .push(format!("buffers of {path} were not dropped: {error}"));
+            }
+            match label_on(&path, guid) {
+                Ok(label) => one.found.extend(label.map(|label| Found {
+                    path: self.lasting_name(disk, name, number, &node),
+                    label,
+                })),
+                Err(error) => {
+                    let path = path.display();
+                    one.remarks
+                        .push(format!("disk {disk}: {path} can't be read: {error}"));
                 }
-                Err(error) => one.remarks.push(format!(
-                    "disk {disk}: {} can't be read: {error}",
-                    path.display()
-                )),
             }
         }
         one
     }
 
-    fn drop_buffers(&self, name: &str) -> Vec<String> {
-        let mut remarks = Vec::new();
-        let nodes = self.partitions(name).into_iter().map(|(_, node)| node);
-        for node in nodes.chain([name.to_owned()]) {
-            let path = self.places.dev.join(node);
-            let dropped = File::open(&path).and_then(|file| Ok(block::drop_buffers(&file)?));
-            if let Err(error) = dropped {
-                let path = path.display();
-                remarks.push(format!("buffers of {path} were not dropped: {error}"));
-            }
-        }
-        remarks
-    }
-
-    /// Partitions by number: the kernel's, or those of device mapper over a multipath device.
+    /// Partitions by number: the kernel's, if they are large enough, or those of device mapper over a multipath device.
     fn partitions(&self, name: &str) -> Vec<(Option<u32>, String)> {
         if !name.starts_with("dm-") {
-            let (_, names) = gpt::in_kernel(&self.places.roots, name);
-            return names
-                .into_iter()
-                .map(|(number, node)| (Some(number), node))
-                .collect();
+            let (table, names) = gpt::in_kernel(&self.places.roots, name);
+            let large = |number: &u32| table.get(number).is_some_and(|part| part.1 >= SECTORS_MIN);
+            let names = names.into_iter().filter(|(number, _)| large(number));
+            return names.map(|(number, node)| (Some(number), node)).collect();
         }
         let place = self.places.roots.sys.join("block");
         let mut found = Vec::new();
@@ -285,7 +287,8 @@ impl Devices {
             return Ok(());
         }
         let (roots, path) = (&self.places.roots, self.places.dev.join(name));
-        let bytes = block::read_direct(&path, gpt::TABLE_LEN)
+        let bytes = block::open_direct(&path)
+            .and_then(|file| block::read_whole(&file, 0, gpt::TABLE_LEN))
             .map_err(|error| format!("its partition table can't be read: {error}"))?;
         let Some(on_disk) = gpt::on_disk(&bytes, gpt::sector(roots, name)) else {
             return Ok(());
@@ -341,6 +344,28 @@ impl Devices {
         };
         linked(&folder.join(format!("{stem}{part}")), node).unwrap_or(plain)
     }
+}
+
+/// The first label of the device that is valid, if it is of the pool `guid`, or of a spare or cache.
+fn label_on(path: &Path, guid: u64) -> std::io::Result<Option<Label>> {
+    let file = block::open_direct(path)?;
+    for number in 0..2 {
+        let ((at, length), ring) = label::places(number);
+        let mut read = label::read(&block::read_whole(&file, at, LIST_MOSTLY.min(length))?);
+        if read == Err(Cut) {
+            read = label::read(&block::read_whole(&file, at, length)?);
+        }
+        let Ok(Some(mut label)) = read else { continue };
+        if label.state == LabelState::Auxiliary {
+            return Ok(Some(label));
+        }
+        if label.pool_guid != guid {
+            return Ok(None);
+        }
+        label.take_ring(&block::read_whole(&file, ring.0, ring.1)?);
+        return Ok(Some(label));
+    }
+    Ok(None)
 }
 
 /// The link, if it leads to the node.

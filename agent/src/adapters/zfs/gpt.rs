@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// Bytes from the start of a disk that hold its table: the header in sector 1, 128 entries of 128 bytes from sector 2.
-pub(crate) const TABLE_LEN: usize = 64 << 10;
+pub(crate) const TABLE_LEN: usize = 24 << 10;
 const ENTRIES_MAX: usize = 128;
 /// Partitions of one disk that are looked at; ZFS makes two.
 const PARTITIONS_MAX: usize = 32;

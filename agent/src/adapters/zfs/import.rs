@@ -1,6 +1,6 @@
 //! `zpool import -N`: from the won disks alone, after a look at their labels.
 
-use super::devices::Survey;
+use super::devices::{Depth, Survey};
 use super::kernel::{SUSPENDED, Seen};
 use super::label::LabelState;
 use super::tree::{Health, Tree, assemble, names};
@@ -9,8 +9,9 @@ use failover_core::adapters::{Change, Failure};
 use failover_core::ids::DiskId;
 use std::time::{Duration, Instant};
 
-/// The longest that the labels of the won disks are waited for: each answered its reservation a moment ago.
-const LABELS_LONGEST: Duration = Duration::from_secs(2);
+/// Part of an import's time for which the labels of the won disks are waited for: each answered its reservation a
+/// moment ago, and one that hangs now would make the import hang too.
+const LABELS_SHARE: u32 = 6;
 
 impl ZfsPools {
     /// Imports the pool without mounting anything.
@@ -32,8 +33,10 @@ impl ZfsPools {
         let is_won = |disk: &&String| won.contains(&DiskId::of(disk));
         let (disks, lost): (Vec<&String>, Vec<&String>) = one.pool.disks.iter().partition(is_won);
         let disks: Vec<String> = disks.into_iter().cloned().collect();
-        let longest = until.min(Instant::now() + LABELS_LONGEST);
-        let survey = self.devices.survey(&disks, one.pool.guid, true, longest);
+        let longest = Instant::now() + self.limits.import / LABELS_SHARE;
+        let survey = self
+            .devices
+            .survey(&disks, one.pool.guid, Depth::Afresh, longest);
         let survey = survey.map_err(|why| one.say(&why))?;
         for remark in &survey.remarks {
             tracing::warn!("pool {}: {remark}", one.pool.name);

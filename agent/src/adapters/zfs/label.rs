@@ -6,7 +6,7 @@
 //!
 //! The first two labels are the first 512 KiB of the device. Format: OpenZFS, `vdev_label.c` and `uberblock_impl.h`.
 
-use super::nvlist::{self, List};
+use crate::adapters::nvlist::{self, List, NvlistError};
 use std::time::Duration;
 
 /// Bytes of one label.
@@ -50,7 +50,9 @@ pub(crate) struct Label {
     pub(crate) host: Option<(u64, String)>,
     /// The top-level vdev that the device is in; none for a spare or cache.
     pub(crate) top: Option<Vdev>,
-    /// The newest uberblock.
+    /// Size of a slot of the ring, as a power of 2.
+    pub(crate) shift: u32,
+    /// The newest uberblock, once the ring was read.
     pub(crate) uberblock: Option<Uberblock>,
 }
 
@@ -111,13 +113,32 @@ impl Uberblock {
     }
 }
 
-/// Reads the first label of `bytes`, else the second; `None` where there is no valid one, or one of another age.
-pub(crate) fn read(bytes: &[u8]) -> Option<Label> {
-    bytes.chunks(LABEL_LEN).take(2).find_map(one)
+/// Where the name-value list and the ring of the label number `number` (0 or 1) are on a device, and their lengths.
+pub(crate) fn places(number: u64) -> ((u64, usize), (u64, usize)) {
+    let start = number * LABEL_LEN as u64;
+    (
+        (start + LIST_AT as u64, RING_AT - LIST_AT),
+        (start + RING_AT as u64, LABEL_LEN - RING_AT),
+    )
 }
 
-fn one(bytes: &[u8]) -> Option<Label> {
-    let list = nvlist::decode(bytes.get(LIST_AT..RING_AT)?).ok()?;
+/// Reads the name-value list of a label. `Ok(None)` where there is no valid one, or one of another age.
+///
+/// # Errors
+/// It goes on beyond `bytes`.
+pub(crate) fn read(bytes: &[u8]) -> Result<Option<Label>, Cut> {
+    match nvlist::decode(bytes) {
+        Ok(list) => Ok(of(&list)),
+        Err(NvlistError::Short(_)) => Err(Cut),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The bytes end in the middle of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut;
+
+fn of(list: &List) -> Option<Label> {
     let guid = list.number("guid").filter(|guid| *guid != 0)?;
     let state = match list.number("state")? {
         0 => LabelState::Active,
@@ -135,6 +156,7 @@ fn one(bytes: &[u8]) -> Option<Label> {
         tops: 0,
         host: None,
         top: None,
+        shift: 0,
         uberblock: None,
     };
     if state == LabelState::Auxiliary {
@@ -153,7 +175,7 @@ fn one(bytes: &[u8]) -> Option<Label> {
     let shift = tree
         .number("ashift")
         .and_then(|shift| u32::try_from(shift).ok());
-    label.uberblock = newest(bytes.get(RING_AT..LABEL_LEN)?, shift.unwrap_or(10));
+    label.shift = shift.unwrap_or(0).clamp(*SLOTS.start(), *SLOTS.end());
     Some(label)
 }
 
@@ -174,9 +196,12 @@ fn vdev(list: &List, left: &mut usize) -> Option<Vdev> {
     })
 }
 
-fn newest(ring: &[u8], shift: u32) -> Option<Uberblock> {
-    let slot = 1 << shift.clamp(*SLOTS.start(), *SLOTS.end());
-    ring.chunks(slot).filter_map(uberblock).max()
+impl Label {
+    /// Takes the newest uberblock from the ring of the same label.
+    pub(crate) fn take_ring(&mut self, ring: &[u8]) {
+        let slot = 1 << self.shift.clamp(*SLOTS.start(), *SLOTS.end());
+        self.uberblock = ring.chunks(slot).filter_map(uberblock).max();
+    }
 }
 
 /// Fields are 64 bits each, in the byte order of who wrote them; 128 bytes of them are a block pointer.
@@ -202,8 +227,8 @@ fn uberblock(slot: &[u8]) -> Option<Uberblock> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::nvlist::{Value, write};
     use super::*;
+    use crate::adapters::nvlist::{Value, write};
     use std::collections::BTreeMap;
 
     /// A list of pairs.
@@ -240,6 +265,13 @@ pub(crate) mod tests {
         bytes
     }
 
+    /// Reads all of a label, as it is on a device.
+    pub(crate) fn whole(bytes: &[u8]) -> Option<Label> {
+        let mut label = read(&bytes[LIST_AT..RING_AT]).ok().flatten()?;
+        label.take_ring(&bytes[RING_AT..LABEL_LEN]);
+        Some(label)
+    }
+
     fn sample() -> List {
         let leaf = |guid: u64| {
             list([
@@ -272,9 +304,9 @@ pub(crate) mod tests {
     const DEFAULTS: u64 = 10 << 48 | 1000 << 8 | 7;
 
     #[test]
-    fn a_label_is_read_and_the_second_one_where_the_first_is_gone() {
+    fn a_label_is_read() {
         let bytes = encode(&sample(), 91, None);
-        let label = read(&bytes).expect("a label");
+        let label = whole(&bytes).expect("a label");
         assert_eq!(
             (label.pool_guid, label.pool_name.as_str(), label.guid),
             (4711, "tank", 7)
@@ -287,17 +319,15 @@ pub(crate) mod tests {
         );
         assert_eq!(label.uberblock.map(|block| block.txg), Some(91));
         assert!(!label.uberblock.expect("one").is_multihost());
-        let mut second = vec![0xff; LABEL_LEN];
-        second.extend(&bytes);
-        assert_eq!(read(&second), Some(label));
-        assert_eq!(read(&[0; 2 * LABEL_LEN]), None);
-        assert_eq!(read(&bytes[..LABEL_LEN - 1]), None);
+        assert_eq!(read(&[0; 1000]), Ok(None));
+        assert_eq!(read(&bytes[LIST_AT..LIST_AT + 300]), Err(Cut));
+        assert_eq!(places(1), ((272 << 10, 112 << 10), (384 << 10, 128 << 10)));
     }
 
     #[test]
     fn the_wait_for_other_hosts_is_told() {
         let check = |mmp| {
-            let label = read(&encode(&sample(), 91, Some(mmp))).expect("a label");
+            let label = whole(&encode(&sample(), 91, Some(mmp))).expect("a label");
             label.uberblock.expect("one").longest_check()
         };
         assert_eq!(check((0, DEFAULTS)), None);
@@ -315,17 +345,50 @@ pub(crate) mod tests {
         }
     }
 
+    /// From a raidz2 of eight, OpenZFS 2.4.4, `multihost` off.
+    #[test]
+    fn a_captured_label_is_read() {
+        let list = include_bytes!("captured/2.4/label.bin");
+        let mut label = read(list).expect("whole").expect("a label");
+        assert_eq!(
+            (label.pool_guid, label.pool_name.as_str()),
+            (8890991074401163934, "tank")
+        );
+        assert_eq!((label.state, label.tops), (LabelState::Active, 1));
+        let top = label.top.as_ref().expect("a tree");
+        assert_eq!(
+            (top.kind.as_str(), top.parity, top.children.len()),
+            ("raidz", 2, 8)
+        );
+        assert!(top.children.iter().any(|child| child.guid == label.guid));
+        let path = top.children[3].path.as_deref();
+        assert_eq!(
+            path,
+            Some("/dev/disk/by-id/wwn-0x60014051ab0000000000000000000003-part1")
+        );
+        label.take_ring(include_bytes!("captured/2.4/uberblock.bin"));
+        assert_eq!(label.uberblock.expect("one").longest_check(), None);
+        for length in 0..list.len() - 60 {
+            assert_eq!(read(&list[..length]), Err(Cut), "{length}");
+        }
+        for place in 0..list.len() {
+            let mut changed = list.to_vec();
+            changed[place] ^= 0x55;
+            let _ = read(&changed);
+        }
+    }
+
     #[test]
     fn spares_say_no_pool_and_changed_labels_never_panic() {
         let spare = list([("state", Value::Number(3)), ("guid", Value::Number(9))]);
-        let label = read(&encode(&spare, 5, None)).expect("a label");
+        let label = whole(&encode(&spare, 5, None)).expect("a label");
         assert_eq!((label.state, label.top), (LabelState::Auxiliary, None));
         let whole = encode(&sample(), 91, Some((1, DEFAULTS)));
         let used = (LIST_AT..LIST_AT + 1200).chain(RING_AT + 4096..RING_AT + 4300);
         for place in used.step_by(3) {
             let mut changed = whole.clone();
             changed[place] ^= 0xff;
-            let _ = read(&changed);
+            let _ = self::whole(&changed);
         }
     }
 }

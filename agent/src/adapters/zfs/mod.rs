@@ -17,7 +17,6 @@ mod import;
 mod kernel;
 mod keys;
 mod label;
-mod nvlist;
 mod ready;
 mod standby;
 mod status;
@@ -158,7 +157,7 @@ impl Member {
 
 impl Pools for ZfsPools {
     fn prescan(&self, pool: PoolId) -> Result<(), Failure> {
-        self.look_ahead(self.member(pool)?)
+        self.look_at_tables(self.member(pool)?)
     }
 
     /// Nothing: the import itself drops the buffers of the disks that were won, and reads past the cache. Here all
@@ -172,7 +171,7 @@ impl Pools for ZfsPools {
         let until = Instant::now() + self.limits.import;
         let mut parts = Parts::begin();
         let brought = self.bring_in(one, won, until, &mut parts)?;
-        let readied = self.make_ready(one, until, &mut parts)?;
+        let readied = self.make_ready(one, brought, until, &mut parts)?;
         let change = match (brought, readied) {
             (Change::AlreadySo, Change::AlreadySo) => Change::AlreadySo,
             (Change::Made, _) | (_, Change::Made) => Change::Made,

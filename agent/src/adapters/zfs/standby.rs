@@ -1,5 +1,6 @@
 //! What a controller that hasn't imported a pool does for the day on which it must, and what `--check` tells.
 
+use super::devices::Depth;
 use super::import::one_line;
 use super::kernel::Seen;
 use super::keys;
@@ -11,6 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+/// Time before the first look: a takeover right after the start has its own.
+const LOOK_FIRST: Duration = Duration::from_secs(5);
 /// Interval of the looks of a standby.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// The longest that the look at the start takes.
@@ -30,6 +33,21 @@ pub struct Finding {
 }
 
 impl ZfsPools {
+    /// Has changed partition tables read again: without it an import finds no devices, or waits for all of them. Labels
+    /// are read by the import itself.
+    pub(super) fn look_at_tables(&self, one: &Member) -> Result<(), Failure> {
+        match self.find(one)? {
+            Seen::Here { .. } => return Ok(()),
+            Seen::Absent if !self.kernel.is_loaded() => return Err(one.no_module()),
+            Seen::Absent => {}
+        }
+        let until = Instant::now() + LOOK_LONGEST;
+        let survey = self
+            .devices
+            .survey(&one.pool.disks, one.pool.guid, Depth::Tables, until);
+        survey.map(|_| ()).map_err(|why| one.say(&why))
+    }
+
     /// Reads partition tables and labels, so that a takeover finds them right; says what would stand against it.
     pub(super) fn look_ahead(&self, one: &Member) -> Result<(), Failure> {
         match self.find(one)? {
@@ -40,7 +58,7 @@ impl ZfsPools {
         let until = Instant::now() + LOOK_LONGEST;
         let survey = self
             .devices
-            .survey(&one.pool.disks, one.pool.guid, false, until);
+            .survey(&one.pool.disks, one.pool.guid, Depth::Labels, until);
         let survey = survey.map_err(|why| one.say(&why))?;
         if survey.reread > 0 {
             tracing::info!(
@@ -74,6 +92,7 @@ impl ZfsPools {
         let look = move || {
             // A state that lasts is said once.
             let mut told: BTreeMap<usize, String> = BTreeMap::new();
+            std::thread::sleep(LOOK_FIRST);
             while let Some(pools) = pools.upgrade() {
                 for (place, one) in pools.pools.iter().enumerate() {
                     match pools.look_ahead(one) {
@@ -155,7 +174,7 @@ impl ZfsPools {
     fn look_at_waits(&self, one: &Member, until: Instant, add: &mut impl FnMut(String, bool)) {
         let Ok(survey) = self
             .devices
-            .survey(&one.pool.disks, one.pool.guid, false, until)
+            .survey(&one.pool.disks, one.pool.guid, Depth::Labels, until)
         else {
             return;
         };

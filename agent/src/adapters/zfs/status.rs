@@ -125,3 +125,63 @@ pub(crate) fn property(output: &[u8], name: &str, property: &str) -> Result<Stri
     let value = value.ok_or_else(|| format!("the JSON of `zpool get` doesn't have {property}"))?;
     Ok(json_text(&value.value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the tools of 2.4.4 printed them.
+    const JSON_24: &[u8] = include_bytes!("captured/2.4/status.json");
+    const TEXT_24: &[u8] = include_bytes!("captured/2.4/status.txt");
+    const GET_24: &[u8] = include_bytes!("captured/2.4/get.json");
+
+    #[test]
+    fn captured_states_say_the_same_in_both_forms() {
+        let mut json = from_json(JSON_24, "tank").expect("JSON");
+        let mut text = from_text(TEXT_24, "tank").expect("text");
+        json.devices.sort();
+        text.devices.sort();
+        assert_eq!(json, text);
+        assert_eq!((json.state.as_str(), json.devices.len()), ("ONLINE", 10));
+        assert!(json.not_online().is_empty());
+        let broken = String::from_utf8_lossy(JSON_24).replace(
+            "\"class\":\"normal\",\"state\":\"ONLINE\",\"rep_dev_size\":258998272",
+            "\"class\":\"normal\",\"state\":\"UNAVAIL\",\"rep_dev_size\":258998272",
+        );
+        let broken = from_json(broken.as_bytes(), "tank")
+            .expect("JSON")
+            .not_online();
+        assert_eq!(broken.len(), 8);
+        assert!(
+            broken[0].ends_with("0000000000000000000000 is UNAVAIL"),
+            "{broken:?}"
+        );
+    }
+
+    #[test]
+    fn a_property_is_read() {
+        assert_eq!(property(GET_24, "tank", "multihost"), Ok("off".to_owned()));
+        assert!(property(GET_24, "tank", "guid").is_err());
+        assert!(
+            property(GET_24, "store", "multihost")
+                .expect_err("no such pool")
+                .contains("store")
+        );
+    }
+
+    #[test]
+    fn cut_and_changed_output_is_an_error_or_another_state_and_never_a_panic() {
+        for length in (0..JSON_24.len() - 1).step_by(37) {
+            assert!(from_json(&JSON_24[..length], "tank").is_err(), "{length}");
+        }
+        for length in 0..TEXT_24.len() {
+            let _ = from_text(&TEXT_24[..length], "tank");
+        }
+        for place in (0..JSON_24.len()).step_by(41) {
+            let mut changed = JSON_24.to_vec();
+            changed[place] = b'{';
+            let _ = from_json(&changed, "tank");
+        }
+        assert!(from_text(b"", "tank").is_err() && from_text(TEXT_24, "store").is_err());
+    }
+}

@@ -211,6 +211,7 @@ mod tests {
             tops,
             host: None,
             top: Some(top.clone()),
+            shift: 12,
             uberblock: None,
         }
     }

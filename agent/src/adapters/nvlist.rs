@@ -1,16 +1,17 @@
-//! Name-value lists in their XDR form (RFC 4506 for the elements), as ZFS writes them into the labels of its disks.
+//! Name-value lists in their XDR form (RFC 4506 for the elements), as ZFS writes them into the labels of its disks and
+//! into its cache file.
 //!
 //! ```text
 //!   list  = version(4) flags(4) pair* 0(4) 0(4)
 //!   pair  = bytes of the whole pair(4) bytes in memory(4) name type(4) elements(4) value
 //! ```
 //!
-//! Only the types that a pool's labels need are understood; pairs of others are passed over by their length.
+//! Only the types that describe a pool's devices are understood; pairs of others are passed over by their length.
 
 use std::collections::BTreeMap;
 
-/// Most pairs of one label, over all lists in it: a pool of a thousand disks has about twenty a disk.
-const PAIRS_MAX: usize = 100_000;
+/// Most pairs, over all lists: a pool has about twenty for each disk, and a cache file holds several pools.
+const PAIRS_MAX: usize = 1_000_000;
 /// Lists in lists; vdevs in vdevs are three or four.
 const DEPTH_MAX: usize = 16;
 
@@ -63,6 +64,20 @@ impl List {
             Some(Value::Lists(lists)) => lists,
             _ => &[],
         }
+    }
+
+    /// The first text of that name, in it or in a list in it at any depth, that is `wanted`.
+    pub(crate) fn find_text<'l>(
+        &'l self,
+        name: &str,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Option<&'l str> {
+        self.0.iter().find_map(|(own, value)| match value {
+            Value::Text(text) => (own == name && wanted(text)).then_some(text.as_str()),
+            Value::List(list) => list.find_text(name, wanted),
+            Value::Lists(lists) => lists.iter().find_map(|list| list.find_text(name, wanted)),
+            Value::Number(_) => None,
+        })
     }
 }
 
