@@ -24,6 +24,7 @@ impl World {
                 Action::Reply { request, reply } => self.replied(node, request, reply),
                 Action::Notify(notice) => {
                     tell!(self, node, "[{}] {}", notice.id, notice.text);
+                    self.noticed(node, &notice);
                     *self.coverage.notices.entry(notice.id).or_default() += 1;
                 }
                 Action::History(record) => {
@@ -43,6 +44,7 @@ impl World {
                     tell!(self, node, "HALT: {reason}");
                     self.coverage.halt(&reason);
                     self.halt_with_cause(node, &reason);
+                    self.machines[node as usize].kernel.halted = Some(reason.to_string());
                     self.halted(node);
                     return;
                 }
