@@ -1,26 +1,36 @@
 //! The real adapters that a configuration asks for.
 
 use crate::adapters::clock::BootClock;
-use crate::adapters::disk_paths::Roots;
+use crate::adapters::disk_paths::{Roots, SharedDisk};
 use crate::adapters::fence::RealFence;
+use crate::adapters::hands_off::{self, Finding, Shared};
 use crate::adapters::hooks::{ExecServices, Hook};
 use crate::adapters::lease::{self, Form, NftLease, Protection};
 use crate::adapters::lease_thread::LeaseThread;
 use crate::adapters::mount_pools::{MountPool, MountPools};
+use crate::adapters::pool_set::PoolSet;
 use crate::adapters::reset::{CommandReset, KernelReset, Reset};
 use crate::adapters::services::{Service, ServiceList};
 use crate::adapters::systemd::SystemdServices;
 use crate::adapters::vips::{KernelVips, Vip};
-use crate::adapters::watchdog::{DeviceWatchdog, NoWatchdog};
-use crate::config::{Config, ConfigErrors, HookConfig, MountConfig, VipConfig};
+use crate::adapters::watchdog::{self, DeviceWatchdog, NoWatchdog};
+use crate::adapters::zfs::{self, Limits, Places, Tools, ZfsPool, ZfsPools};
+use crate::config::{
+    Config, ConfigErrors, HookConfig, MountSettings, PoolKind, PoolSettings, VipConfig, ZfsSettings,
+};
 use crate::daemon::{DaemonAdapters, Reconfigure};
 use crate::disks;
+use crate::journal::owned_in_this_boot;
+use crate::messages::message_id;
 use crate::realtime;
 use failover_core::action::HaltReason;
 use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Watchdog};
 use failover_core::ids::{DiskId, PoolId};
 use failover_core::time::Instant;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,21 +70,27 @@ pub struct Machine {
 impl Machine {
     /// The real one that the configuration asks for, apart from its fence.
     pub fn real(config: &Config, fence: Arc<dyn Fence>) -> Result<Machine, Failure> {
+        let pools = pools(config)?;
+        ZfsPools::watch(&pools.zfs)?;
         Ok(Machine {
             fence,
-            pools: Arc::new(MountPools::new(config.pools.iter().map(pool).collect())?),
+            pools: Arc::new(pools.all),
             services: Arc::new(services(config)?),
             reset: reset(config),
         })
     }
 }
 
+/// Descriptors that the service manager kept of an earlier run, by name.
+pub type Kept = BTreeMap<String, OwnedFd>;
+
 /// Makes everything but the fence from the configuration; otherwise as [`around`].
 pub fn real(
     config: &Config,
     fence: Arc<RealFence>,
+    kept: &mut Kept,
 ) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
-    let (mut adapters, watchdog) = around(Machine::real(config, fence.clone())?, config)?;
+    let (mut adapters, watchdog) = around(Machine::real(config, fence.clone())?, config, kept)?;
     adapters.paths = Some(Arc::new(move || {
         let disks = fence.shared().into_iter();
         disks.map(|disk| (disk.id, disk.path_names())).collect()
@@ -83,8 +99,12 @@ pub fn real(
 }
 
 /// Puts clock, virtual addresses, lease and watchdog around a machine. Touches the kernel's table for the lease and
-/// the watchdog.
-pub fn around(machine: Machine, config: &Config) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
+/// the watchdog, and takes out of `kept` what it goes on with.
+pub fn around(
+    machine: Machine,
+    config: &Config,
+    kept: &mut Kept,
+) -> Result<(DaemonAdapters, WatchdogEnd), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(BootClock);
     let vips = vips(config);
     let mut kernel_vips = KernelVips::new(vips)?;
@@ -104,7 +124,7 @@ pub fn around(machine: Machine, config: &Config) -> Result<(DaemonAdapters, Watc
         (Box::new(SharedLease(None)), SharedLease(None))
     };
     let vips = Arc::new(kernel_vips);
-    let watchdog = watchdog(config)?;
+    let watchdog = watchdog(config, kept)?;
     let adapters = DaemonAdapters {
         clock,
         fence: machine.fence,
@@ -130,13 +150,65 @@ fn is_leased(config: &Config) -> bool {
 
 /// What this machine can and can't do for a configuration, one sentence each. Looks, changes nothing that stays.
 ///
+/// The second list names what would use the shared disks by itself: with any of that a start is refused.
+///
 /// # Errors
 /// Disks of the configuration that can't be used here.
-pub fn look_at_machine(config: &Config, roots: &Roots) -> Result<Vec<String>, ConfigErrors> {
+pub fn look_at_machine(
+    config: &Config,
+    roots: &Roots,
+    files: &Path,
+) -> Result<(Vec<String>, Vec<Finding>), ConfigErrors> {
     let (choice, inventory) = disks::find(config, roots)?;
+    disks::checks_allow(config, &inventory)?;
+    let hands_on = hands_on(config, &choice.disks, roots, files);
     let mut found = disks::describe(&choice, &inventory);
+    found.extend(look_at_pools(config)?);
     found.extend(look_at_network(config));
-    Ok(found)
+    if config.reset.command.is_none() && !config.disks.is_empty() {
+        found.extend(KernelReset::default().hindrance());
+    }
+    Ok((found, hands_on))
+}
+
+/// What of the operating system below `files` (`/`) would use the shared disks by itself.
+pub fn hands_on(
+    config: &Config,
+    disks: &[SharedDisk],
+    roots: &Roots,
+    files: &Path,
+) -> Vec<Finding> {
+    let mountpoint = |pool: &PoolSettings| match &pool.kind {
+        PoolKind::Mount(mount) => Some(mount.mountpoint.clone()),
+        PoolKind::Zfs(_) => None,
+    };
+    let pools: Vec<(String, Option<PathBuf>)> = config
+        .pools
+        .iter()
+        .map(|pool| (pool.name.clone(), mountpoint(pool)))
+        .collect();
+    let pools = &pools;
+    hands_off::look(Shared { disks, pools }, roots, files)
+}
+
+/// Refuses a start on a machine that would use the shared disks by itself. A controller that owned in this boot goes
+/// on with an alarm: ending a MASTER for what another boot might do would be the greater harm.
+///
+/// # Errors
+/// Everything that was found, a line each.
+pub fn refuse_hands_on(config: &Config, found: &[Finding]) -> Result<(), Failure> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    if owned_in_this_boot(&config.paths.runtime_dir)? {
+        for finding in found {
+            let message_id = message_id("AUTO_IMPORT");
+            tracing::error!(failover.id = "AUTO_IMPORT", message_id, "{finding}");
+        }
+        return Ok(());
+    }
+    let lines: Vec<String> = found.iter().map(Finding::to_string).collect();
+    Err(Failure(lines.join("\n")))
 }
 
 fn look_at_network(config: &Config) -> Vec<String> {
@@ -177,20 +249,116 @@ fn addresses(config: &Config) -> Vec<IpAddr> {
     config.vips.iter().map(|vip| vip.address.ip).collect()
 }
 
-fn pool(config: &MountConfig) -> MountPool {
+/// The adapters of the configured pools.
+struct ConfiguredPools {
+    all: PoolSet,
+    zfs: Arc<ZfsPools>,
+}
+
+fn pools(config: &Config) -> Result<ConfiguredPools, Failure> {
+    let (mut mounts, mut zfs) = (Vec::new(), Vec::new());
+    for pool in &config.pools {
+        match &pool.kind {
+            PoolKind::Mount(settings) => mounts.push(mount_pool(pool, settings)),
+            PoolKind::Zfs(settings) => zfs.push(zfs_pool(config, pool, settings)),
+        }
+    }
+    let limits = Limits {
+        import: Duration::from_millis(config.timing.import_ms),
+        export: Duration::from_millis(config.timing.export_ms),
+    };
+    let mounts: Arc<dyn Pools> = Arc::new(MountPools::new(mounts)?);
+    let zfs = Arc::new(ZfsPools::new(
+        zfs,
+        Tools::default(),
+        Places::default(),
+        limits,
+    ));
+    let (mut mount_ids, mut zfs_ids) = ((0..).map(PoolId), (0..).map(PoolId));
+    let members = config.pools.iter().filter_map(|pool| match pool.kind {
+        PoolKind::Mount(_) => Some((mounts.clone(), mount_ids.next()?)),
+        PoolKind::Zfs(_) => Some((zfs.clone() as Arc<dyn Pools>, zfs_ids.next()?)),
+    });
+    Ok(ConfiguredPools {
+        all: PoolSet::new(members.collect()),
+        zfs: zfs.clone(),
+    })
+}
+
+fn mount_pool(pool: &PoolSettings, settings: &MountSettings) -> MountPool {
     MountPool {
-        name: config.name.clone(),
-        device: config.device.clone(),
-        mountpoint: config.mountpoint.clone(),
-        fstype: config.fstype.clone(),
-        options: config.options.join(","),
-        disks: config.disks.iter().map(|name| DiskId::of(name)).collect(),
+        name: pool.name.clone(),
+        device: settings.device.clone(),
+        mountpoint: settings.mountpoint.clone(),
+        fstype: settings.fstype.clone(),
+        options: settings.options.join(","),
+        disks: pool.disks.iter().map(|name| DiskId::of(name)).collect(),
+    }
+}
+
+fn zfs_pool(config: &Config, pool: &PoolSettings, settings: &ZfsSettings) -> ZfsPool {
+    let disks = match pool.disks.is_empty() {
+        true => &config.disks,
+        false => &pool.disks,
+    };
+    ZfsPool {
+        name: pool.name.clone(),
+        guid: settings.guid,
+        disks: disks.clone(),
+        key_store: settings.key_store.clone(),
+        keys: settings.keys.clone(),
+        may_stay_locked: settings.may_stay_locked.clone(),
+    }
+}
+
+/// Refuses what the pair must not run with, as far as it can be told in a moment.
+///
+/// # Errors
+/// Each such pool, with its remedy.
+pub fn refuse_pools(config: &Config) -> Result<(), ConfigErrors> {
+    match pools(config) {
+        Ok(pools) => judge(config, pools.zfs.refusals()).map(|_| ()),
+        // Making the adapters says it.
+        Err(_) => Ok(()),
+    }
+}
+
+/// What this machine shows of the configured pools of ZFS.
+fn look_at_pools(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    match pools(config) {
+        Ok(pools) => judge(config, pools.zfs.findings()),
+        Err(Failure(why)) => Ok(vec![why]),
+    }
+}
+
+fn judge(config: &Config, findings: Vec<zfs::Finding>) -> Result<Vec<String>, ConfigErrors> {
+    let places = config.pools.iter().enumerate();
+    let is_zfs = |(_, pool): &(usize, &PoolSettings)| matches!(pool.kind, PoolKind::Zfs(_));
+    let places: Vec<(usize, &PoolSettings)> = places.filter(is_zfs).collect();
+    let (mut refused, mut remarks) = (Vec::new(), Vec::new());
+    for finding in findings {
+        let zfs::Finding {
+            pool,
+            text,
+            refused: bad,
+        } = finding;
+        let Some((index, settings)) = places.get(pool) else {
+            continue;
+        };
+        match bad {
+            true => refused.push(config.pool_error(*index, &text)),
+            false => remarks.push(format!("pool {}: {text}", settings.name)),
+        }
+    }
+    match refused.is_empty() {
+        true => Ok(remarks),
+        false => Err(ConfigErrors(refused)),
     }
 }
 
 /// Names of the configured pools that are imported here, or may be.
 pub(crate) fn imported_pools(config: &Config) -> Result<Vec<String>, Failure> {
-    let pools = MountPools::new(config.pools.iter().map(pool).collect())?;
+    let pools = pools(config)?.all;
     let imported = (0..).map(PoolId).zip(&config.pools);
     let imported = imported.filter(|(id, _)| pools.imported(*id).unwrap_or(true));
     Ok(imported.map(|(_, pool)| pool.name.clone()).collect())
@@ -230,11 +398,26 @@ fn hook_of(hook: &HookConfig) -> Result<ExecServices, Failure> {
     ExecServices::new(one(&hook.start), one(&hook.stop))
 }
 
-fn watchdog(config: &Config) -> Result<WatchdogEnd, Failure> {
+fn watchdog(config: &Config, kept: &mut Kept) -> Result<WatchdogEnd, Failure> {
     let end = WatchdogEnd::default();
+    let kept = kept.remove(watchdog::KEPT_AS);
     if let Some(watchdog) = &config.watchdog {
         let timeout = Duration::from_secs(u64::from(watchdog.timeout_s));
-        *locked(&end.0) = Some(DeviceWatchdog::open(&watchdog.device, timeout)?);
+        let first = kept.is_none();
+        let device = DeviceWatchdog::open(&watchdog.device, timeout, kept)?;
+        // What it says of this boot is news at the first start only.
+        if first && device.has_bitten() {
+            tracing::warn!(
+                failover.id = "WATCHDOG_RESET",
+                message_id = message_id("WATCHDOG_RESET"),
+                "watchdog {} ({}) had reset this machine",
+                watchdog.device.display(),
+                device.identity()
+            );
+        }
+        *locked(&end.0) = Some(device);
+    } else if let Some(kept) = kept {
+        watchdog::let_go(&kept.into());
     }
     Ok(end)
 }
@@ -244,7 +427,14 @@ fn reset(config: &Config) -> Arc<dyn Fn(&HaltReason) + Send + Sync> {
         Some(command) => Box::new(CommandReset {
             command: command.clone(),
         }),
-        None => Box::new(KernelReset::default()),
+        None => {
+            let reset = KernelReset::default();
+            if let Some(hindrance) = reset.hindrance().filter(|_| !config.disks.is_empty()) {
+                let message_id = message_id("NO_RESET");
+                tracing::error!(failover.id = "NO_RESET", message_id, "{hindrance}");
+            }
+            Box::new(reset)
+        }
     };
     Arc::new(move |reason| {
         if let Err(error) = reset.reset(&reason.to_string()) {

@@ -6,6 +6,7 @@
 //!                                                       └─ no ──▶ ask through the inbox, wait a bounded moment
 //! ```
 
+use crate::adapters::identity::Identity;
 use crate::config::{Config, LinkConfig, VipConfig};
 use crate::daemon::PathsOf;
 use crate::history::Past;
@@ -175,10 +176,13 @@ impl Backend for Backoffice {
         let disk = |disk: &DiskReport| {
             let id = DiskId::of(&disk.disk);
             let entry = self.fencing.ledger.entry(id);
+            let name = Identity::parse(&disk.disk).ok();
             let paths = paths.as_ref().map(|all| all.get(&id).cloned());
             FenceDisk {
                 paths: paths.map(Option::unwrap_or_default),
-                check: checks.remove(&disk.disk).map(check),
+                check: name
+                    .and_then(|name| checks.remove(name.as_str()))
+                    .map(check),
                 ..fence_disk(disk, entry, pair)
             }
         };

@@ -9,8 +9,7 @@
 //! lives. An owner whose daemon is dead while its kernel writes on can't be seen: that is the operator's word.
 
 use crate::adapters::disk_paths::SharedDisk;
-use crate::adapters::fence::RealFence;
-use failover_core::adapters::Fence as _;
+use failover_core::adapters::Fence;
 use failover_core::disk_work::{DiskOutcome, DiskWork, Survey};
 use failover_core::ids::{DiskId, PathId};
 use failover_core::key::Key;
@@ -38,8 +37,8 @@ pub struct Pace {
 
 /// What is cleared, and what is looked at.
 pub struct Clearing<'a> {
-    /// Reservations on all of `watched`.
-    pub fence: &'a RealFence,
+    /// Reservations on all of `watched`; keeps the deadlines that it is given.
+    pub fence: &'a dyn Fence,
     /// Every shared disk, and those to be cleared.
     pub watched: &'a [SharedDisk],
     /// Disks to be cleared.

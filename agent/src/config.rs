@@ -8,6 +8,7 @@
 mod change;
 mod explain;
 mod locate;
+mod pools;
 mod raw;
 mod reference;
 #[cfg(test)]
@@ -15,9 +16,9 @@ mod tests;
 
 pub use change::{Difference, Refused, difference};
 pub use explain::explain;
+pub use pools::{KEY_STORE, KeyFile, MountSettings, PoolKind, PoolSettings, ZfsSettings};
 pub use raw::{
-    Cidr, HookConfig, LinkConfig, MountConfig, Paths, ResetConfig, ServicesConfig, VipConfig,
-    WatchdogConfig,
+    Cidr, HookConfig, LinkConfig, Paths, ResetConfig, ServicesConfig, VipConfig, WatchdogConfig,
 };
 pub use reference::{default_text, reference_markdown};
 
@@ -35,7 +36,7 @@ pub const ROLL_LATENCY_MS: u64 = 50;
 
 /// Most links, disks, pools and virtual addresses that a configuration may name.
 const LINKS_MAX: usize = 8;
-const DISKS_MAX: usize = 1024;
+const DISKS_MAX: usize = 2048;
 const POOLS_MAX: usize = 256;
 const VIPS_MAX: usize = 1024;
 const HOOKS_MAX: usize = 64;
@@ -60,7 +61,9 @@ pub struct Config {
     /// Number of arbiter disks wanted.
     pub arbiters: u8,
     /// Pools, in the order in which both controllers name them.
-    pub pools: Vec<MountConfig>,
+    pub pools: Vec<PoolSettings>,
+    /// Line of each pool.
+    pool_lines: Vec<Option<usize>>,
     /// Virtual addresses.
     pub vips: Vec<VipConfig>,
     /// Interfaces of the clients' network.
@@ -153,7 +156,7 @@ impl Config {
         let pair_key = check.pair_key(&raw);
         check.links(&raw);
         check.disks(&raw);
-        check.pools(&raw);
+        let pools = check.pools(&raw);
         check.vips(&raw);
         check.interfaces(&raw);
         check.services(&raw);
@@ -171,7 +174,10 @@ impl Config {
             disks_line: locator.line_of("disks"),
             accept_volatile: raw.accept_volatile_reservations,
             arbiters: raw.arbiters,
-            pools: raw.pools.into_iter().map(canonical_pool).collect(),
+            pool_lines: (0..pools.len())
+                .map(|index| locator.line_of(&format!("pools[{index}]")))
+                .collect(),
+            pools,
             vips: raw.vips,
             critical_interfaces: raw.critical_interfaces,
             services: raw.services,
@@ -203,6 +209,20 @@ impl Config {
             key: index.map_or_else(|| "disks".to_owned(), |index| format!("disks[{index}]")),
             problem: problem.to_owned(),
             remedy: remedy.to_owned(),
+        }
+    }
+
+    /// What is wrong with a pool, as only this machine's devices show. The text has problem and remedy.
+    pub fn pool_error(&self, index: usize, text: &str) -> ConfigError {
+        let parts = text
+            .split_once(": ")
+            .unwrap_or((text, "see `failoverd --check`"));
+        ConfigError {
+            file: self.file.clone(),
+            line: self.pool_lines.get(index).copied().flatten(),
+            key: format!("pools[{index}]"),
+            problem: parts.0.to_owned(),
+            remedy: parts.1.to_owned(),
         }
     }
 
@@ -240,11 +260,6 @@ impl Config {
 /// for. Pretended shelves have names of their own.
 fn canonical(text: &str) -> String {
     Identity::parse(text).map_or_else(|_| text.to_owned(), |known| known.as_str().to_owned())
-}
-
-fn canonical_pool(mut pool: MountConfig) -> MountConfig {
-    pool.disks = pool.disks.iter().map(|text| canonical(text)).collect();
-    pool
 }
 
 fn syntax_error(file: &Path, locator: &Locator, error: &toml::de::Error) -> ConfigErrors {
@@ -388,37 +403,6 @@ impl Check<'_> {
             let remedy = "configure a watchdog whose timeout is shorter than the shelf takes to come back, or leave \
                           this false";
             self.refuse("accept_volatile_reservations", problem, remedy);
-        }
-    }
-
-    fn pools(&mut self, raw: &raw::RawConfig) {
-        self.bounded("pools", raw.pools.len(), POOLS_MAX);
-        for (index, pool) in raw.pools.iter().enumerate() {
-            let key = |name: &str| format!("pools[{index}].{name}");
-            if pool.name.is_empty() || raw.pools[..index].iter().any(|p| p.name == pool.name) {
-                let problem = format!("{:?} is empty or used twice", pool.name);
-                self.refuse(&key("name"), problem, "give each pool a name of its own");
-            }
-            let same = |p: &MountConfig| p.mountpoint == pool.mountpoint || p.device == pool.device;
-            if raw.pools[..index].iter().any(same) {
-                let problem = "device or mountpoint of another pool";
-                self.refuse(&key("device"), problem, "give each pool its own");
-            }
-            self.bounded(&key("units"), pool.units.len(), HOOKS_MAX);
-            self.absolute(&key("device"), &pool.device);
-            self.absolute(&key("mountpoint"), &pool.mountpoint);
-            if pool.fstype.is_empty() {
-                let remedy = "name the type of the filesystem, for example ext4 or xfs";
-                self.refuse(&key("fstype"), "empty", remedy);
-            }
-            for (place, disk) in pool.disks.iter().enumerate() {
-                let known = |text: &String| canonical(text) == canonical(disk);
-                if !raw.disks.iter().any(known) {
-                    let problem = format!("{disk:?} isn't one of the shared disks");
-                    let key = key(&format!("disks[{place}]"));
-                    self.refuse(&key, problem, "name it in `disks` too");
-                }
-            }
         }
     }
 

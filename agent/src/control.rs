@@ -12,11 +12,15 @@ use crate::backoffice::Backoffice;
 use crate::daemon::DaemonAdapters;
 use crate::inbox::{Input, Inputs};
 use crate::lanes::Lanes;
+use crate::last_words::LastWords;
 use crate::links::Links;
 use crate::logger::Log;
 use crate::realtime;
+use crate::supervisor::Supervisor;
 use failover_api::{Severity, StateReport, Status};
-use failover_core::action::{Action, HaltReason, Lease as LeaseChange, Outcome, Refusal};
+use failover_core::action::{
+    Action, Entry, HaltReason, Lease as LeaseChange, Outcome, Refusal, Work,
+};
 use failover_core::adapters::{Clock, Failure, Lease, Watchdog};
 use failover_core::config::CoreConfig;
 use failover_core::controller::Controller;
@@ -33,15 +37,30 @@ use tokio::sync::oneshot;
 
 /// Inputs taken between two looks at the sockets and the timers.
 const INPUTS_MAX: usize = 64;
+/// Pause in which answers of disks gather: one look at everything serves all that came meanwhile.
+const GATHER: Duration = ms(2);
+/// The same where many came together: a shelf of hundreds is being read, and a look at them all is dear.
+const GATHER_MANY: Duration = ms(5);
+/// So many.
+const MANY: usize = 16;
 /// Interval at which the report for readers is made anew though nothing changed.
 const REPORT_EVERY: Duration = ms(200);
 /// Pause where a timer stays due after it was served: a mistake in it must not take a core for ever.
 const OVERDUE: Duration = ms(1);
 /// Longest sleep: a bound on what a mistake in a timeout could cost.
 const SLEEP_MAX: Duration = ms(1000);
-/// Time that a reset waits for the journal: without its record nothing would end a loop of resets. The lease has ended
-/// and the disks refuse by then.
+/// Time that a reset waits for the journal and for its reason: without them nothing would end a loop of resets, and nobody
+/// would know why. The lease has ended and the disks refuse by then.
 const SETTLE: Duration = ms(250);
+
+/// Interval at which the service manager hears that a stop goes on.
+const STOP_TOLD_EVERY: Duration = ms(1000);
+/// What it waits after each time: the control thread may be late, but not dead.
+const STOP_STEP: Duration = ms(15_000);
+
+/// What is said of a stop whose handover was taken back.
+const TAKEN_BACK: &str = "told to end, but the handover was taken back; the service manager kills this daemon when \
+    TimeoutStopSec has passed; end what stood in the way, then `systemctl kill failoverd` tells it again";
 
 type Answer = oneshot::Sender<Result<(), Refusal>>;
 
@@ -57,6 +76,14 @@ pub(crate) struct Control {
     reset: Arc<dyn Fn(&HaltReason) + Send + Sync>,
     log: Log,
     backoffice: Arc<Backoffice>,
+    supervisor: Supervisor,
+    last_words: Option<LastWords>,
+    /// Self-resets as the core had them recorded last.
+    resets: u8,
+    /// Told to leave, and when the service manager last heard that this goes on.
+    leaving: Option<Instant>,
+    /// The last stop was taken back.
+    taken_back: bool,
     requests: BTreeMap<RequestId, Answer>,
     next_request: u64,
     shown: (Status, &'static str),
@@ -67,6 +94,8 @@ pub(crate) struct Control {
     lease_told: bool,
     /// Inputs may still wait.
     more: bool,
+    /// Pieces of work that ended in this turn: more answers may be on their way.
+    answered: usize,
     exit: bool,
 }
 
@@ -78,6 +107,9 @@ pub(crate) struct Parts {
     pub(crate) inputs: Inputs,
     pub(crate) log: Log,
     pub(crate) backoffice: Arc<Backoffice>,
+    pub(crate) supervisor: Supervisor,
+    /// `None` where it can't be kept.
+    pub(crate) last_words: Option<LastWords>,
 }
 
 impl Control {
@@ -90,6 +122,11 @@ impl Control {
             inputs: parts.inputs,
             log: parts.log,
             backoffice: parts.backoffice,
+            supervisor: parts.supervisor,
+            last_words: parts.last_words,
+            resets: 0,
+            leaving: None,
+            taken_back: false,
             reported_at: adapters.clock.now(),
             clock: adapters.clock,
             lease: adapters.lease,
@@ -102,6 +139,7 @@ impl Control {
             lease_lost: false,
             lease_told: false,
             more: false,
+            answered: 0,
             exit: false,
         }
     }
@@ -109,6 +147,7 @@ impl Control {
     /// Runs until the core says that the daemon ends.
     pub(crate) fn run(mut self, first: Vec<Action>, config: &CoreConfig) {
         let mut missing = realtime::prefer_control_thread();
+        self.supervisor.starting(self.controller.start_limit());
         // The first beat is among these; the rest takes its milliseconds.
         self.carry_out(first);
         self.lanes.warm(config);
@@ -117,6 +156,7 @@ impl Control {
             let text = format!("{}; a busy machine may delay beats", missing.join(", "));
             self.log.say("NO_REAL_TIME", Severity::Warning, text);
         }
+        self.tell_supervisor();
         while !self.exit {
             self.turn();
         }
@@ -138,6 +178,7 @@ impl Control {
             self.handle(Event::Wake);
         }
         self.show(false);
+        self.follow_stop();
         if !self.exit {
             self.sleep();
         }
@@ -162,6 +203,7 @@ impl Control {
 
     fn take_inputs(&mut self) {
         self.inputs.hush();
+        self.inputs.expect(false);
         let refused = std::mem::take(&mut self.refused).into_iter();
         self.handle_all(
             refused
@@ -189,6 +231,7 @@ impl Control {
                 return;
             }
         }
+        self.answered = answers.len();
         self.handle_all(answers);
     }
 
@@ -223,7 +266,11 @@ impl Control {
             Input::Link { link, up } => self.handle(Event::Link { link, up }),
             // A controller that could not reset itself has nothing left to do in order.
             Input::Stop { .. } if self.controller.state() == State::Halted => self.exit = true,
-            Input::Stop { restart } => self.handle(Event::Stop { restart }),
+            Input::Stop { restart } => {
+                self.leaving = (!restart).then(|| self.clock.now());
+                self.taken_back = false;
+                self.handle(Event::Stop { restart });
+            }
             Input::Reconfigure(config) => {
                 self.lanes.set_deadlines(&config.timing);
                 let actions = self.controller.reconfigure(self.clock.now(), *config);
@@ -254,6 +301,9 @@ impl Control {
         for action in actions {
             match action {
                 Action::Run { op, work } => {
+                    if let Work::Record(Entry::Resets(resets)) = work {
+                        self.resets = resets;
+                    }
                     if let Err((op, outcome)) = self.lanes.start(op, work) {
                         self.refused.push((op, outcome));
                     }
@@ -268,15 +318,31 @@ impl Control {
                 }
                 Action::Notify(notice) => self.log.notice(notice),
                 Action::History(record) => self.log.history(record),
-                Action::PetWatchdog => self.watchdog.pet(),
+                Action::PetWatchdog => {
+                    self.watchdog.pet();
+                    self.supervisor.alive();
+                }
                 Action::Halt(reason) => {
-                    self.lanes.settle_journal(SETTLE);
+                    self.settle(&reason);
                     (self.reset)(&reason);
                     // Still here: nobody carries these out any more, and a dropped answer says so.
                     self.requests.clear();
                 }
                 Action::Exit => self.exit = true,
             }
+        }
+    }
+
+    /// What the next boot must know, written side by side; a disk that hangs holds up no reset.
+    fn settle(&mut self, reason: &HaltReason) {
+        let began = std::time::Instant::now();
+        let epoch = self.controller.report(self.clock.now()).epoch;
+        if let Some(last_words) = &self.last_words {
+            last_words.begin(&reason.to_string(), epoch, self.resets);
+        }
+        self.lanes.settle_journal(SETTLE);
+        if let Some(last_words) = &self.last_words {
+            last_words.settle(SETTLE.saturating_sub(began.elapsed()));
         }
     }
 
@@ -318,11 +384,47 @@ impl Control {
         if changed {
             self.shown = now;
             self.backoffice.changed();
+            self.tell_supervisor();
         } else if handled || self.clock.now().since(self.reported_at) < REPORT_EVERY {
             return;
         }
         let report = self.report();
         self.backoffice.publish(&report);
+    }
+
+    /// The state, for `systemctl status`.
+    fn tell_supervisor(&mut self) {
+        let (status, name) = self.shown;
+        let text = match (status, self.controller.why()) {
+            _ if self.taken_back => format!("{status} ({name}); {TAKEN_BACK}"),
+            (Status::Error, why) => format!("{status} ({name}): {why}"),
+            _ => format!("{status} ({name})"),
+        };
+        self.supervisor.status(&text);
+    }
+
+    /// Leaving is a handover first. That may take longer than the service manager waits by itself, and it may be taken
+    /// back: then it must be known that the manager's patience ends in a kill.
+    fn follow_stop(&mut self) {
+        let Some(told_at) = self.leaving else {
+            return;
+        };
+        if self.exit {
+            return;
+        }
+        if self.controller.is_leaving() {
+            let now = self.clock.now();
+            if now.since(told_at) >= STOP_TOLD_EVERY {
+                self.leaving = Some(now);
+                self.supervisor.stop_goes_on(STOP_STEP);
+            }
+            return;
+        }
+        self.leaving = None;
+        self.taken_back = true;
+        self.tell_supervisor();
+        self.log
+            .say("STOP_TAKEN_BACK", Severity::Alarm, TAKEN_BACK.to_owned());
     }
 
     fn sleep(&mut self) {
@@ -336,6 +438,12 @@ impl Control {
                 left => left.min(SLEEP_MAX),
             })
         };
+        let left = match self.answered {
+            0 => left,
+            few if few < MANY => left.min(GATHER),
+            _ => left.min(GATHER_MANY),
+        };
+        self.inputs.expect(self.answered > 0);
         let mut waiting: Vec<PollFd<'_>> = self
             .links
             .descriptors()

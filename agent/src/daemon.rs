@@ -13,18 +13,24 @@ use crate::control::{Control, Parts};
 use crate::history::Past;
 use crate::inbox::{self, Inbox, Input};
 use crate::instance::Instance;
-use crate::journal::FileJournal;
+use crate::journal::{FileJournal, Loaded};
 use crate::lanes::{Lanes, Tools};
+use crate::last_words::{self, Found, LastWords};
 use crate::ledger::Ledger;
 use crate::links::{Inspector, LinkCounters, Links};
 use crate::logger::{self, Log};
 use crate::rpc::{self, Backend, Hub, Limits, Socket};
 use crate::signals;
-use failover_api::Severity;
-use failover_core::action::HaltReason;
-use failover_core::adapters::{Clock, Failure, Fence, Lease, Pools, Services, Vips, Watchdog};
+use crate::supervisor::Supervisor;
+use failover_api::{HistoryRecord, Severity};
+use failover_core::action::{Entry, HaltReason};
+use failover_core::adapters::{
+    Clock, Failure, Fence, Journal, Lease, Pools, Services, Vips, Watchdog,
+};
 use failover_core::controller::Controller;
 use failover_core::ids::{DiskId, LinkId, PoolId};
+use failover_core::states::State;
+use failover_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,7 +112,7 @@ impl From<Failure> for RunError {
 pub fn run(config: Config, adapters: DaemonAdapters) -> Result<Exit, RunError> {
     // A signal that comes before its handler stands waits, instead of ending a daemon that already owns.
     let early = signals::hold_back();
-    let running = start(config, adapters)?;
+    let running = start_under(config, adapters, Supervisor::of_this_process())?;
     let handle = running.handle();
     let (ready, stands) = std::sync::mpsc::channel();
     running.runtime.spawn(async move {
@@ -145,6 +151,14 @@ pub struct Handle {
 
 /// Starts a daemon in this process.
 pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunError> {
+    start_under(config, adapters, Supervisor::default())
+}
+
+fn start_under(
+    config: Config,
+    adapters: DaemonAdapters,
+    supervisor: Supervisor,
+) -> Result<Running, RunError> {
     let paths = config.paths.clone();
     for folder in [&paths.state_dir, &paths.runtime_dir] {
         make_folder(folder)?;
@@ -152,12 +166,23 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
     let instance = Instance::claim(&paths.runtime_dir)?;
     // A flag that an earlier run didn't live to see must not change what the next SIGTERM means.
     let _ = std::fs::remove_file(paths.runtime_dir.join(signals::RESTART_FLAG));
-    let (journal, loaded) = FileJournal::open(&paths.state_dir, &paths.runtime_dir)?;
+    let (journal, mut loaded) = FileJournal::open(&paths.state_dir, &paths.runtime_dir)?;
+    let before = last_words::read(&paths.state_dir);
+    count_reset(&before, &mut loaded, &journal);
     let past = Past::default();
-    let (log, logger) = logger::start(paths.state_dir.clone(), past.clone())
+    let reset = reset_record(&before, &config, adapters.clock.now());
+    let (log, logger) = logger::start(paths.state_dir.clone(), past.clone(), reset)
         .map_err(|error| RunError::Start(format!("no thread for the log: {error}")))?;
     for remark in loaded.remarks {
         log.say("JOURNAL", Severity::Info, remark);
+    }
+    if let Some(sentence) = before.sentence() {
+        log.say("RESET_BEFORE", Severity::Warning, sentence);
+    }
+    let last_words = LastWords::open(&paths.state_dir);
+    if let Err(failure) = &last_words {
+        let text = format!("{failure}; the reason of a reset will not be known after it");
+        log.say("JOURNAL", Severity::Warning, text);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -214,7 +239,8 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
         watch: Arc::default(),
         seed: core.seed,
     };
-    let tools = Tools::new(&adapters, Arc::new(journal), ledger);
+    let tools = Tools::new(&adapters, Arc::new(journal), ledger)
+        .map_err(|error| RunError::Start(format!("no thread for the disks: {error}")))?;
     let lanes = Lanes::new(tools, inbox, &core.timing);
     let parts = Parts {
         controller,
@@ -223,6 +249,8 @@ pub fn start(config: Config, adapters: DaemonAdapters) -> Result<Running, RunErr
         inputs,
         log: log.clone(),
         backoffice: backoffice.clone(),
+        supervisor,
+        last_words: last_words.ok(),
     };
     let control = Control::new(parts, adapters);
     let control = std::thread::Builder::new()
@@ -258,6 +286,36 @@ async fn serve_rpc(
     if let Err(error) = served {
         tracing::error!("the control socket is not served any more: {error}");
     }
+}
+
+/// A reset whose record the journal could not keep counts all the same.
+fn count_reset(before: &Found, loaded: &mut Loaded, journal: &FileJournal) {
+    let Some(words) = &before.words else {
+        return;
+    };
+    if words.resets > loaded.restored.resets {
+        loaded.restored.resets = words.resets;
+        if let Err(failure) = journal.record(&Entry::Resets(words.resets)) {
+            loaded.remarks.push(failure.0);
+        }
+    }
+}
+
+/// Why the run before ended, if it asked for a reset.
+fn reset_record(before: &Found, config: &Config, now: Instant) -> Option<HistoryRecord> {
+    Some(HistoryRecord {
+        seq: 0,
+        at_micros: now.micros(),
+        wall_ms: None,
+        node: config.node,
+        from: State::Halted.name().to_owned(),
+        to: State::Starting.name().to_owned(),
+        status: State::Starting.status(),
+        why: before.sentence()?,
+        evidence: Vec::new(),
+        epoch: before.words.as_ref()?.epoch,
+        phases: Vec::new(),
+    })
 }
 
 fn make_folder(folder: &Path) -> Result<(), RunError> {

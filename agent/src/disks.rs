@@ -8,8 +8,10 @@
 use crate::adapters::disk_paths::{self, Choice, Inventory, Refusal, Roots, choose};
 use crate::adapters::fence::{DeviceNodes, Options, RealFence};
 use crate::adapters::hotplug::{DISK_EVENTS, Hotplug};
+use crate::adapters::identity::Identity;
 use crate::adapters::ports::Opener;
 use crate::config::{Config, ConfigErrors};
+use crate::preflight;
 use failover_core::adapters::Failure;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +38,25 @@ pub fn find(config: &Config, roots: &Roots) -> Result<(Choice, Inventory), Confi
     };
     let choice = choose(&inventory, &config.disks).map_err(refused)?;
     Ok((choice, inventory))
+}
+
+/// Looks whether the kept checks of the configured disks allow this configuration.
+///
+/// # Errors
+/// See [`preflight::demands`].
+pub fn checks_allow(config: &Config, inventory: &Inventory) -> Result<(), ConfigErrors> {
+    let kept = preflight::read_kept(&config.paths.state_dir);
+    let also = |entry: &str| {
+        let named = Identity::parse(entry).ok();
+        let shows = |disk: &&disk_paths::FoundDisk| {
+            named
+                .as_ref()
+                .is_some_and(|name| disk.identities.contains(name))
+        };
+        let found = inventory.disks.iter().find(shows);
+        found.map_or_else(Vec::new, |disk| disk.identities.clone())
+    };
+    preflight::demands(config, &kept, also)
 }
 
 /// What was found, a line for each disk.
@@ -95,7 +116,8 @@ pub fn fence(
     roots: &Roots,
     opener: Arc<dyn Opener>,
 ) -> Result<RealFence, ConfigErrors> {
-    let (choice, _) = find(config, roots)?;
+    let (choice, inventory) = find(config, roots)?;
+    checks_allow(config, &inventory)?;
     for missing in &choice.missing {
         tracing::error!(
             "shared disk {missing} isn't here: it counts as unreachable; check its power, its cables and `disks`"

@@ -8,6 +8,7 @@ use crate::assemble;
 use crate::clearing::{Cleared, Clearing, Pace};
 use crate::config::Config;
 use crate::disks;
+use crate::engine::Engine;
 use crate::history::{HistoryFile, Past};
 use crate::instance::Instance;
 use crate::journal;
@@ -64,7 +65,10 @@ pub fn check(
     for path in &disk.paths {
         unused(&ground.dev, &path.node)?;
     }
-    let configured = config.filter(|config| config.disks.iter().any(|entry| shown(entry)));
+    let entry = config.and_then(|config| config.disks.iter().find(|entry| shown(entry)));
+    let configured = config.filter(|_| entry.is_some());
+    let name = entry.and_then(|entry| Identity::parse(entry).ok());
+    let name = name.unwrap_or_else(|| disk.identity.clone());
     // The daemon owns it, or would begin to in the middle of it.
     let _instance = configured.map(claim).transpose()?;
     let options = Options {
@@ -75,7 +79,7 @@ pub fn check(
     let kept = config.map(|config| {
         let folder = &config.paths.state_dir;
         std::fs::create_dir_all(folder)
-            .and_then(|()| preflight::keep(folder, &findings))
+            .and_then(|()| preflight::keep(folder, &name, &findings))
             .map_err(|error| format!("{}: the result isn't kept: {error}", folder.display()))
     });
     Ok((findings, kept.and_then(Result::err)))
@@ -240,6 +244,7 @@ pub fn clear(
         accept_volatile: config.accept_volatile,
     };
     let fence = RealFence::new(ground.opener.clone(), options, &watched);
+    let fence = Engine::new(Arc::new(fence)).map_err(|error| format!("no thread: {error}"))?;
     let clearing = Clearing {
         fence: &fence,
         watched: &watched,

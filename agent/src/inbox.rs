@@ -10,6 +10,7 @@ use failover_core::ids::{LinkId, OpId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use tokio::sync::oneshot;
 
@@ -44,12 +45,15 @@ pub(crate) enum Input {
 pub(crate) struct Inbox {
     queue: Sender<Input>,
     bell: Arc<EventFd>,
+    /// The control thread will look within moments, unrung.
+    expected: Arc<AtomicBool>,
 }
 
 /// The control thread's end.
 pub(crate) struct Inputs {
     queue: Receiver<Input>,
     bell: Arc<EventFd>,
+    expected: Arc<AtomicBool>,
 }
 
 /// Both ends.
@@ -57,14 +61,17 @@ pub(crate) fn inbox() -> nix::Result<(Inbox, Inputs)> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let bell = Arc::new(EventFd::from_flags(flags)?);
     let (sender, receiver) = queue(WAITING_MAX);
+    let expected = Arc::new(AtomicBool::new(false));
     Ok((
         Inbox {
             queue: sender,
             bell: bell.clone(),
+            expected: expected.clone(),
         },
         Inputs {
             queue: receiver,
             bell,
+            expected,
         },
     ))
 }
@@ -74,6 +81,15 @@ impl Inbox {
     pub(crate) fn put(&self, input: Input) {
         // Without a reader the daemon ends, and nobody needs the input.
         if self.queue.send(input).is_ok() {
+            self.ring();
+        }
+    }
+
+    /// As [`Inbox::put`], for answers that come by the hundred: while the control thread looks by itself every few
+    /// milliseconds, it isn't woken for each.
+    pub(crate) fn put_soon(&self, input: Input) {
+        // After the push: either that flag is seen lowered, or the input is there when the reader lowers it.
+        if self.queue.send(input).is_ok() && !self.expected.load(Ordering::SeqCst) {
             self.ring();
         }
     }
@@ -104,8 +120,45 @@ impl Inputs {
         let _ = self.bell.read();
     }
 
+    /// Says whether the reader comes back by itself soon. To be lowered before the queue is read.
+    pub(crate) fn expect(&self, soon: bool) {
+        self.expected.store(soon, Ordering::SeqCst);
+    }
+
     /// The next input.
     pub(crate) fn next(&self) -> Option<Input> {
         self.queue.try_recv()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use failover_core::action::Outcome;
+    use nix::poll::{PollFd, PollFlags, poll};
+
+    fn rung(inputs: &Inputs) -> bool {
+        let mut waiting = [PollFd::new(inputs.descriptor(), PollFlags::POLLIN)];
+        poll(&mut waiting, 0_u8).expect("a poll") == 1
+    }
+
+    #[test]
+    fn who_comes_back_by_itself_is_not_woken_for_each_answer() {
+        let (inbox, inputs) = inbox().expect("an inbox");
+        let done = |op| Input::Done {
+            op: OpId(op),
+            outcome: Outcome::Ok,
+        };
+        inbox.put_soon(done(1));
+        assert!(rung(&inputs), "asleep");
+        inputs.hush();
+        inputs.expect(true);
+        inbox.put_soon(done(2));
+        assert!(!rung(&inputs), "it comes back soon");
+        inbox.put(done(3));
+        assert!(rung(&inputs), "what can't wait");
+        inputs.expect(false);
+        let ops = std::iter::from_fn(|| inputs.next());
+        assert_eq!(ops.count(), 3);
     }
 }

@@ -139,7 +139,7 @@ impl FileJournal {
         open.file = None;
         let mut text = HEADER.to_owned();
         for entry in entries(&open.known) {
-            text.push_str(&line(&entry).map_err(|error| self.failure("written", &error))?);
+            text.push_str(&record_line(&entry).map_err(|error| self.failure("written", &error))?);
         }
         replace(&self.path, text.as_bytes(), true)
             .map_err(|error| self.failure("written anew", &error))?;
@@ -155,7 +155,7 @@ impl FileJournal {
         else {
             return self.rewrite(open);
         };
-        let line = line(entry).map_err(|error| self.failure("written", &error))?;
+        let line = record_line(entry).map_err(|error| self.failure("written", &error))?;
         let written = file
             .write_all(line.as_bytes())
             .and_then(|()| file.sync_data());
@@ -195,7 +195,7 @@ impl Journal for FileJournal {
             boot: self.boot.clone(),
             owner: owner.clone(),
         };
-        let text = line(&record).map_err(failed)?;
+        let text = record_line(&record).map_err(failed)?;
         replace(&self.owner_path, text.as_bytes(), false).map_err(failed)
     }
 }
@@ -214,7 +214,7 @@ fn entries(known: &Restored) -> Vec<Entry> {
 }
 
 /// Checksum, length and JSON of a record, on one line.
-fn line(record: &impl Serialize) -> io::Result<String> {
+pub(crate) fn record_line(record: &impl Serialize) -> io::Result<String> {
     let json = serde_json::to_string(record)?;
     Ok(format!("{} {} {json}\n", checksum(&json), json.len()))
 }
@@ -226,7 +226,7 @@ fn checksum(json: &str) -> String {
 }
 
 /// The record in a line without its end; `None` if it is damaged.
-fn parse<T: for<'a> Deserialize<'a>>(line: &str) -> Option<T> {
+pub(crate) fn parse_line<T: for<'a> Deserialize<'a>>(line: &str) -> Option<T> {
     let (sum, rest) = line.split_once(' ')?;
     let (length, json) = rest.split_once(' ')?;
     if length.parse() != Ok(json.len()) || sum != checksum(json) {
@@ -253,7 +253,7 @@ fn replay(text: &str, path: &Path, known: &mut Restored) -> Result<Option<String
             Some((line, after)) => (Some(line), after),
             None => (None, ""),
         };
-        match line.and_then(parse::<Entry>) {
+        match line.and_then(parse_line::<Entry>) {
             Some(entry) => known.apply(entry),
             // Only what follows the last answered record can be torn; more after it means damage.
             None if after.is_empty() => {
@@ -313,7 +313,7 @@ pub(crate) fn smallest_arbiter_list(state_dir: &Path) -> Result<Option<usize>, F
     Ok(lengths.filter(|length| *length > 0).min())
 }
 
-fn this_boot() -> Result<String, Failure> {
+pub(crate) fn this_boot() -> Result<String, Failure> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|boot| boot.trim().to_owned())
         .map_err(|error| Failure(format!("the id of this boot can't be read: {error}")))
@@ -329,7 +329,7 @@ fn read_owner(path: &Path, boot: &str, remarks: &mut Vec<String>) -> (Option<Own
             return (None, true);
         }
     };
-    match text.strip_suffix('\n').and_then(parse::<OwnerFile>) {
+    match text.strip_suffix('\n').and_then(parse_line::<OwnerFile>) {
         Some(file) if file.boot == boot => (Some(file.owner), false),
         Some(_) => {
             remarks.push(format!("{} is of another boot: ignored", path.display()));
@@ -466,7 +466,7 @@ mod tests {
         let path = dir.path().join("journal");
         // Long by hand: a quarter of a megabyte of flushed records would take its time.
         let mut text = fs::read_to_string(&path).expect("there");
-        let one = line(&Entry::Resets(3)).expect("a line");
+        let one = record_line(&Entry::Resets(3)).expect("a line");
         while (text.len() as u64) < COMPACT_AT_BYTES - 10 {
             text.push_str(&one);
         }

@@ -1,27 +1,28 @@
 //! Lanes: plain threads for slow work, so that nothing stuck delays anything else.
 //!
 //! ```text
-//!   Run { op, work } ──▶ disk 5000c500a1   one lane per shared disk, real-time where permitted
+//!   Run { op, work } ──▶ the disk engine   all shared disks, see `crate::engine`
 //!                    ──▶ journal · memory  (the owner record)
 //!                    ──▶ pool tank · pre-scan tank   two per pool
 //!                    ──▶ services · vips
 //!                              └──▶ perform ──▶ Done { op, outcome } into the inbox
 //! ```
 //!
-//! Threads start early, so that a takeover needs none; beyond [`WARM_MAX`] disks, with their first work. A thread stuck in the kernel stays stuck: the core notices by its own
-//! deadline, and the other lanes go on.
+//! Threads start early, so that a takeover needs none. A thread stuck in the kernel stays stuck: the core notices by its
+//! own deadline, and the other lanes go on.
 
 use crate::daemon::DaemonAdapters;
+use crate::engine::Engine;
 use crate::inbox::{Inbox, Input};
 use crate::ledger::Ledger;
 use crate::queue::{Refused, Sender, queue};
 use crate::realtime;
 use failover_core::action::{Outcome, Work};
-use failover_core::adapters::{Adapters, Fence, Journal, Pools, Services, Vips};
+use failover_core::adapters::{Adapters, Journal, Pools, Services, Vips};
 use failover_core::config::{CoreConfig, Timing};
 use failover_core::disk_work::{DiskOutcome, DiskWork};
-use failover_core::ids::{DiskId, OpId, PoolId};
-use failover_core::perform::{perform, perform_disk};
+use failover_core::ids::{OpId, PoolId};
+use failover_core::perform::perform;
 use failover_core::time::ms;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -31,15 +32,12 @@ use std::time::{Duration, Instant};
 
 /// Work that waits on one lane; the core keeps far less in flight.
 const WAITING_MAX: usize = 64;
-/// Disks whose lanes start early.
-const WARM_MAX: usize = 64;
 /// Stack of a lane's thread: locked memory, so no more than it needs.
 const STACK_BYTES: usize = 512 * 1024;
 
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Name {
-    Disk(DiskId),
     Journal,
     Memory,
     Prescan(PoolId),
@@ -49,22 +47,22 @@ enum Name {
 }
 
 impl Name {
-    fn of(work: &Work) -> Name {
+    /// `None` for work on a disk, which is the engine's.
+    fn of(work: &Work) -> Option<Name> {
         match work {
-            Work::Disk { disk, .. } => Name::Disk(*disk),
-            Work::Record(_) => Name::Journal,
-            Work::Remember(_) => Name::Memory,
-            Work::Prescan(pool) => Name::Prescan(*pool),
-            Work::Import { pool, .. } | Work::Export(pool) => Name::Pool(*pool),
-            Work::StartServices(_) | Work::StopServices => Name::Services,
-            Work::AddVips(_) | Work::RemoveVips | Work::AnnounceVips(_) => Name::Vips,
+            Work::Disk { .. } => None,
+            Work::Record(_) => Some(Name::Journal),
+            Work::Remember(_) => Some(Name::Memory),
+            Work::Prescan(pool) => Some(Name::Prescan(*pool)),
+            Work::Import { pool, .. } | Work::Export(pool) => Some(Name::Pool(*pool)),
+            Work::StartServices(_) | Work::StopServices => Some(Name::Services),
+            Work::AddVips(_) | Work::RemoveVips | Work::AnnounceVips(_) => Some(Name::Vips),
         }
     }
 
     /// At most 15 characters, the kernel's limit.
     fn thread(self) -> String {
         match self {
-            Name::Disk(disk) => format!("disk-{:010x}", disk.0 >> 24),
             Name::Journal => "journal".to_owned(),
             Name::Memory => "memory".to_owned(),
             Name::Prescan(pool) => format!("prescan-{}", pool.0),
@@ -82,7 +80,7 @@ pub(crate) type OnVipLane = Box<dyn FnOnce(Option<&[PoolId]>) + Send>;
 
 /// What work is done with.
 pub(crate) struct Tools {
-    fence: Arc<dyn Fence>,
+    disks: Engine,
     pools: Arc<dyn Pools>,
     services: Arc<dyn Services>,
     vips: Arc<dyn Vips>,
@@ -99,9 +97,9 @@ impl Tools {
         adapters: &DaemonAdapters,
         journal: Arc<dyn Journal>,
         ledger: Arc<Ledger>,
-    ) -> Tools {
-        Tools {
-            fence: adapters.fence.clone(),
+    ) -> std::io::Result<Tools> {
+        Ok(Tools {
+            disks: Engine::new(adapters.fence.clone())?,
             pools: adapters.pools.clone(),
             services: adapters.services.clone(),
             vips: adapters.vips.clone(),
@@ -109,7 +107,7 @@ impl Tools {
             ledger,
             vips_on: Mutex::new(None),
             unwritten: AtomicUsize::new(0),
-        }
+        })
     }
 
     fn perform(&self, work: &Work) -> Outcome {
@@ -170,8 +168,8 @@ impl Lanes {
 
     /// Starts the threads that a takeover will need; one that can't be started now is tried again with its work.
     pub(crate) fn warm(&mut self, config: &CoreConfig) {
-        let disks = config.disks.iter().take(WARM_MAX);
-        let mut names: Vec<Name> = disks.map(|disk| Name::Disk(disk.id)).collect();
+        self.tools.disks.warm(config.disks.len());
+        let mut names: Vec<Name> = Vec::new();
         for pool in &config.pools {
             names.extend([Name::Prescan(pool.id), Name::Pool(pool.id)]);
         }
@@ -193,38 +191,41 @@ impl Lanes {
 
     /// Starts work; its end goes into the inbox. Never waits. Answers at once where the lane can't take it.
     pub(crate) fn start(&mut self, op: OpId, work: Work) -> Result<(), (OpId, Outcome)> {
-        let name = Name::of(&work);
-        let disk = matches!(work, Work::Disk { .. });
+        let Some(name) = Name::of(&work) else {
+            return self.start_on_disk(op, work);
+        };
         if matches!(work, Work::Record(_)) {
             self.tools.unwritten.fetch_add(1, Ordering::AcqRel);
         }
         let (tools, inbox) = (self.tools.clone(), self.inbox.clone());
-        let (take, other) = (self.take, self.other);
         let job: Job = Box::new(move || {
-            let outcome = match work {
-                Work::Disk { disk, work } => {
-                    let deadline = match work {
-                        DiskWork::Take { .. } | DiskWork::Leave { .. } | DiskWork::Expel { .. } => {
-                            take
-                        }
-                        DiskWork::Survey | DiskWork::Roll { .. } | DiskWork::Answer { .. } => other,
-                    };
-                    let began = Instant::now();
-                    let outcome = perform_disk(&*tools.fence, disk, work.clone(), deadline);
-                    tools.ledger.note(disk, &work, &outcome, began);
-                    Outcome::Disk(outcome)
-                }
-                work => tools.perform(&work),
-            };
+            let outcome = tools.perform(&work);
             inbox.put(Input::Done { op, outcome });
         });
-        self.give(name, job).map_err(|why| {
-            let outcome = match disk {
-                true => Outcome::Disk(DiskOutcome::Unreachable(why)),
-                false => Outcome::Failed(why),
-            };
-            (op, outcome)
-        })
+        let refused = |why| (op, Outcome::Failed(why));
+        self.give(name, job).map_err(refused)
+    }
+
+    fn start_on_disk(&self, op: OpId, work: Work) -> Result<(), (OpId, Outcome)> {
+        let Work::Disk { disk, work } = work else {
+            let why = "work that has no lane".to_owned();
+            return Err((op, Outcome::Failed(why)));
+        };
+        let deadline = match work {
+            DiskWork::Take { .. } | DiskWork::Leave { .. } | DiskWork::Expel { .. } => self.take,
+            DiskWork::Survey | DiskWork::Roll { .. } | DiskWork::Answer { .. } => self.other,
+        };
+        let (ledger, inbox, done) = (self.tools.ledger.clone(), self.inbox.clone(), work.clone());
+        let ended = move |outcome: DiskOutcome, began: Instant| {
+            ledger.note(disk, &done, &outcome, began);
+            let outcome = Outcome::Disk(outcome);
+            inbox.put_soon(Input::Done { op, outcome });
+        };
+        let refused = |why| (op, Outcome::Disk(DiskOutcome::Unreachable(why)));
+        let engine = &self.tools.disks;
+        engine
+            .start_work(disk, work, deadline, Box::new(ended))
+            .map_err(refused)
     }
 
     /// Runs something on the lane of the virtual addresses, told whether they are on, and for which pools.
@@ -270,7 +271,7 @@ fn lane(name: Name) -> std::io::Result<Sender<Job>> {
         .stack_size(STACK_BYTES)
         .spawn(move || {
             // Short work on the path of every takeover; it must not wait behind a machine's ordinary load.
-            if matches!(name, Name::Disk(_) | Name::Vips | Name::Memory) {
+            if matches!(name, Name::Vips | Name::Memory) {
                 realtime::prefer_lane();
             }
             while let Some(job) = jobs.recv() {

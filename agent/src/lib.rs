@@ -17,21 +17,25 @@ pub mod config;
 mod control;
 pub mod daemon;
 pub mod disks;
+pub mod engine;
 pub mod fence_commands;
 mod history;
 mod inbox;
 mod instance;
 pub mod journal;
 mod lanes;
+mod last_words;
 mod ledger;
 pub mod links;
 mod logger;
+pub mod messages;
 pub mod pair_key;
 pub mod preflight;
 mod queue;
 mod realtime;
 pub mod rpc;
 mod signals;
+pub mod supervisor;
 
 /// Draws 64 random bits; falls back on the clock and the process where the kernel has none to give.
 pub(crate) fn random_u64() -> u64 {

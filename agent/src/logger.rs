@@ -1,6 +1,7 @@
 //! From the control thread to journald, the history file and nobody's delay: a bounded queue and a thread of its own.
 
 use crate::history::{HistoryFile, Past};
+use crate::messages::message_id;
 use crate::queue::{Receiver, Sender, queue};
 use failover_api::{HistoryRecord, Notice, Severity};
 use std::path::PathBuf;
@@ -59,8 +60,12 @@ impl Log {
     }
 }
 
-/// Starts the logger. It ends when every [`Log`] is dropped.
-pub(crate) fn start(state_dir: PathBuf, past: Past) -> std::io::Result<(Log, JoinHandle<()>)> {
+/// Starts the logger with a record of what came before, if there is one. It ends when every [`Log`] is dropped.
+pub(crate) fn start(
+    state_dir: PathBuf,
+    past: Past,
+    before: Option<HistoryRecord>,
+) -> std::io::Result<(Log, JoinHandle<()>)> {
     let (queue, items) = queue(WAITING_MAX);
     let lost = Arc::new(AtomicU64::new(0));
     let log = Log {
@@ -68,7 +73,10 @@ pub(crate) fn start(state_dir: PathBuf, past: Past) -> std::io::Result<(Log, Joi
         lost: lost.clone(),
     };
     // What came before is there before the first reader can ask.
-    let history = HistoryFile::open(&state_dir, past);
+    let mut history = HistoryFile::open(&state_dir, past);
+    if let Some(record) = before {
+        history.keep(record);
+    }
     let thread = std::thread::Builder::new()
         .name("logger".to_owned())
         .spawn(move || write(&items, history, &lost))?;
@@ -81,11 +89,12 @@ fn write(items: &Receiver<Item>, mut history: HistoryFile, lost: &AtomicU64) {
             Item::Notice(notice) => tell(&notice),
             Item::History(record) => {
                 tracing::info!(
-                    id = "STATE",
-                    from = %record.from,
-                    to = %record.to,
-                    status = %record.status,
-                    epoch = record.epoch,
+                    failover.id = "STATE",
+                    message_id = message_id("STATE"),
+                    failover.from = record.from,
+                    failover.to = record.to,
+                    failover.status = %record.status,
+                    failover.epoch = record.epoch,
                     "{} -> {}: {}",
                     record.from,
                     record.to,
@@ -97,7 +106,8 @@ fn write(items: &Receiver<Item>, mut history: HistoryFile, lost: &AtomicU64) {
         let missed = lost.swap(0, Ordering::Relaxed);
         if missed > 0 {
             tracing::warn!(
-                id = "LOG_LOST",
+                failover.id = "LOG_LOST",
+                message_id = message_id("LOG_LOST"),
                 "{missed} lines were lost: the log is too slow"
             );
         }
@@ -106,9 +116,10 @@ fn write(items: &Receiver<Item>, mut history: HistoryFile, lost: &AtomicU64) {
 
 fn tell(notice: &Notice) {
     let id = notice.id.as_str();
+    let message_id = message_id(id);
     match notice.severity {
-        Severity::Info => tracing::info!(id, "{}", notice.text),
-        Severity::Warning => tracing::warn!(id, "{}", notice.text),
-        Severity::Alarm => tracing::error!(id, "{}", notice.text),
+        Severity::Info => tracing::info!(failover.id = id, message_id, "{}", notice.text),
+        Severity::Warning => tracing::warn!(failover.id = id, message_id, "{}", notice.text),
+        Severity::Alarm => tracing::error!(failover.id = id, message_id, "{}", notice.text),
     }
 }

@@ -9,12 +9,14 @@ use failoverd::daemon::{self, Exit};
 use failoverd::disks::SharedDisks;
 use failoverd::fence_commands::{self, CheckOrder, ClearOrder, Ground};
 use failoverd::pair_key::PairKey;
+use failoverd::supervisor;
 use std::error::Error;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -215,21 +217,31 @@ fn fence(command: Fence) -> Result<ExitCode, Box<dyn Error>> {
 fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = Config::load(file)?;
     print!("{}", explain(&config));
-    let found = assemble::look_at_machine(&config, &Roots::default())?;
+    let (found, hands_on) = assemble::look_at_machine(&config, &Roots::default(), Path::new("/"))?;
     if !found.is_empty() {
         println!("on this machine:");
     }
     for sentence in found {
         println!("  - {sentence}");
     }
+    if !hands_on.is_empty() {
+        let lines: Vec<String> = hands_on.iter().map(ToString::to_string).collect();
+        return Err(lines.join("\n").into());
+    }
     Ok(())
 }
 
 fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     log_to_the_right_place();
+    // SAFETY: the first thing that this process does with descriptors, and nothing else takes over any.
+    let mut kept = unsafe { supervisor::take_kept() };
     let config = Config::load(file)?;
     let disks = SharedDisks::open(&config)?;
-    let (adapters, watchdog) = assemble::real(&config, disks.fence.clone())?;
+    let (shared, roots) = (disks.fence.shared(), Roots::default());
+    let hands_on = assemble::hands_on(&config, &shared, &roots, Path::new("/"));
+    assemble::refuse_hands_on(&config, &hands_on)?;
+    assemble::refuse_pools(&config)?;
+    let (adapters, watchdog) = assemble::real(&config, disks.fence.clone(), &mut kept)?;
     match daemon::run(config, adapters)? {
         Exit::Stopped => watchdog.disarm(),
         // The successor takes it over, armed.
@@ -244,9 +256,16 @@ fn log_to_the_right_place() {
     if under_journal()
         && let Ok(journal) = tracing_journald::layer()
     {
-        registry.with(journal).init();
+        // With a prefix no field would be one that journald knows: MESSAGE_ID leads to the catalogue's text.
+        registry.with(journal.with_field_prefix(None)).init();
     } else {
         let lines = tracing_subscriber::fmt::layer()
+            // For people: the catalogue's id isn't.
+            .fmt_fields(format::debug_fn(|line, field, value| match field.name() {
+                "message" => write!(line, "{value:?}"),
+                "message_id" => Ok(()),
+                name => write!(line, " {name}={value:?}"),
+            }))
             .with_writer(std::io::stderr)
             .with_target(false)
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));

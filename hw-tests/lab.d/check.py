@@ -1,20 +1,40 @@
-"""How a trial says what it saw, and how the tests are counted."""
+"""The list of trials, how a trial says what it saw, and how the tests are counted."""
 
 import importlib
+import signal
 import time
+from dataclasses import dataclass
 
-import topology
+import install
+import recover
+import remote
+import report
+import session
+import state
+from install import Layout
 from topology import LabError
+
+RECOVER_S_MAX = 900.0
+
+
+class Skip(Exception):
+    """A trial that can't run here; its text says why."""
 
 
 class Check:
     """Counts what held and what didn't; a trial goes on after a failure, so that one run shows all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, short: bool = False) -> None:
+        # What is done many times is done once or twice.
+        self.short = short
         self.passed = 0
         self.failed = 0
+        self.lines: list[tuple[str, bool, object]] = []
+        # Figures that the summary shows.
+        self.figures: list[str] = []
 
     def that(self, what: str, holds: bool, seen: object = "") -> None:
+        self.lines.append((what, bool(holds), seen))
         if holds:
             self.passed += 1
             print(f"  ok      {what}")
@@ -23,28 +43,145 @@ class Check:
             print(f"  FAILED  {what}: saw {seen!r}")
 
 
-def names() -> list[str]:
-    return sorted(path.stem for path in (topology.HERE / "trials").glob("[a-z]*.py"))
+@dataclass(frozen=True)
+class Trial:
+    """One entry of the list: `run` of trials/MODULE.py, or another function of it after a dot."""
+
+    name: str
+    deadline_s: float
+    # What has to be installed, on how many disks; none: no daemon may run, and what was installed is worth nothing after.
+    layout: Layout | None = Layout()
+    disks: int = 8
+    short: bool = False
+
+    def function(self):
+        module, _, case = self.name.partition(".")
+        return getattr(importlib.import_module(f"trials.{module}"), case or "run")
 
 
-def run(chosen: list[str]) -> bool:
-    """Runs trials in the order given. Answers whether all passed."""
-    unknown = [name for name in chosen if name not in names()]
-    if unknown:
-        raise LabError(f"no such test: {', '.join(unknown)}; there are {', '.join(names())}")
-    passed = failed = 0
-    for name in chosen:
-        check = Check()
-        began = time.monotonic()
-        print(f"{name}:")
-        try:
-            importlib.import_module(f"trials.{name}").run(check)
-        except LabError as error:
-            check.that("runs to its end", False, str(error))
+def trials() -> list[Trial]:
+    """All of them, in the order in which the whole list runs: what needs another layout comes last."""
+    from trials import WHOLE
+
+    return list(WHOLE)
+
+
+def pick(names: list[str], short: bool, begin: str | None) -> list[Trial]:
+    """Those of these names; all of a module by its name alone. Without names the short or the whole list, from `begin` on."""
+    known = trials()
+    chosen = [trial for trial in known if trial.short] if short else known
+    if names:
+        chosen = []
+        for name in names:
+            found = [trial for trial in known if name in (trial.name, trial.name.partition(".")[0])]
+            if not found:
+                raise LabError(f"no such test: {name}; `lab test --list` shows them")
+            chosen += [trial for trial in found if trial not in chosen]
+    if begin:
+        places = [place for place, trial in enumerate(chosen) if trial.name == begin]
+        if not places:
+            raise LabError(f"--from {begin}: not among {', '.join(trial.name for trial in chosen)}")
+        chosen = chosen[places[0]:]
+    return chosen
+
+
+def show() -> None:
+    """Prints the list, with the first sentence of each docstring."""
+    for trial in trials():
+        doc = (trial.function().__doc__ or importlib.import_module(f"trials.{trial.name.partition('.')[0]}").__doc__ or "")
+        print(f"{'short ' if trial.short else '      '}{trial.name:28} {' '.join(doc.split('.')[0].split())}")
+
+
+def run(chosen: list[Trial], short: bool = False, ext4: bool = False) -> bool:
+    """Runs trials in the order given, and leaves a summary beside their reports. Answers whether none failed."""
+    began = time.monotonic()
+    rows = []
+    for trial in chosen:
+        check = Check(short)
+        start = time.monotonic()
+        print(f"{trial.name}:")
+        outcome = _run_one(trial, check, ext4)
+        rows.append((trial.name, outcome, time.monotonic() - start, check))
+        print(f"{trial.name}: {outcome} in {rows[-1][2]:.1f} s", flush=True)
+    text = _summary(rows, time.monotonic() - began)
+    print(f"\n{text}")
+    (report.folder() / "summary.txt").write_text(text + "\n")
+    return all(row[1] != "FAILED" for row in rows)
+
+
+def _summary(rows: list[tuple[str, str, float, Check]], total_s: float) -> str:
+    lines = [f"{'trial':24} {'outcome':8} {'s':>7}  {'checks':>7}  figures"]
+    for name, outcome, seconds, check in rows:
+        checks = f"{check.passed}/{check.passed + check.failed}"
+        lines.append(f"{name:24} {outcome:8} {seconds:7.1f}  {checks:>7}  {'; '.join(check.figures)}".rstrip())
+    counts = {outcome: sum(row[1] == outcome for row in rows) for outcome in ("passed", "FAILED", "skipped")}
+    lines.append(f"in all {total_s:.1f} s")
+    lines.append(f"{counts['passed']} passed, {counts['FAILED']} failed, {counts['skipped']} skipped")
+    return "\n".join(lines)
+
+
+def _run_one(trial: Trial, check: Check, ext4: bool) -> str:
+    try:
+        with _deadline(RECOVER_S_MAX, "preparing the lab"):
+            _prepare(trial, ext4)
+        with _deadline(trial.deadline_s, trial.name):
+            trial.function()(check)
         if check.passed + check.failed == 0:
             check.that("checks something", False, "no check")
-        good = check.failed == 0
-        passed, failed = passed + good, failed + (not good)
-        print(f"{name}: {'passed' if good else 'FAILED'} in {time.monotonic() - began:.1f} s")
-    print(f"{passed} passed, {failed} failed")
-    return failed == 0
+    except Skip as why:
+        print(f"  SKIPPED: {trial.name}: {why}")
+        return "skipped"
+    except LabError as error:
+        check.that("runs to its end", False, str(error))
+    if check.failed:
+        try:
+            with _deadline(RECOVER_S_MAX, "mending the lab"):
+                recover.heal()
+        except LabError as error:
+            print(f"  the lab can't be mended: {error}")
+    return "FAILED" if check.failed else "passed"
+
+
+def _prepare(trial: Trial, ext4: bool) -> None:
+    """Brings the lab to the layout that the trial needs; nothing if it has it."""
+    if trial.layout is None:
+        if remote.reach is not None:
+            raise Skip("looks at the virtual lab itself")
+        install.stop()
+        return
+    wanted = trial.layout
+    if ext4:
+        if wanted != Layout() or trial.disks != 8:
+            raise Skip("needs ZFS")
+        wanted = Layout(fs="ext4")
+    known = install.remembered()
+    if remote.reach is not None:
+        if trial.layout != Layout() or trial.disks != 8:
+            raise Skip("needs another installation than these machines have")
+        return
+    if known and known[0] == wanted and state.load().disks == trial.disks:
+        return
+    folder = known[1] if known else None
+    now = state.load()
+    if now.disks != trial.disks:
+        session.down()
+        session.up(trial.disks, now.paths)
+    install.install(folder, wanted)
+
+
+class _deadline:
+    """Ends what runs inside with an error once the time is over."""
+
+    def __init__(self, seconds: float, what: str) -> None:
+        self.seconds, self.what = seconds, what
+
+    def __enter__(self) -> None:
+        def over(signum: int, frame: object) -> None:
+            raise LabError(f"{self.what} is not done within {self.seconds:.0f} s")
+
+        signal.signal(signal.SIGALRM, over)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)

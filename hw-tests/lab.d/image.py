@@ -1,8 +1,11 @@
 """`lab build`: kernel, initramfs and root filesystem of the lab's machines, from Debian packages alone.
 
-Two stages, each kept in the cache under a hash of its inputs: the *base* (Debian's packages, the slow one) and the
-*image* (the base, our files of `image/root`, an ext4 filesystem). `image/packages` says what is asked for,
-`image/packages.lock` which version of every package the lab was last tested with.
+Three stages, each kept in the cache under a hash of its inputs: the *base* (Debian's packages), the *modules* (ZFS for
+the base's kernel, the slow one) and the *image* (both, our files of `image/root`, an ext4 filesystem). `image/packages`
+says what is asked for, `image/packages.lock` which version of every package the lab was last tested with.
+
+There are two kinds: "packages" is every machine's; "packages-nvme" is an enclosure's that serves NVMe disks, whose
+reservations need a newer kernel than the controllers have. It has no ZFS.
 """
 
 import hashlib
@@ -14,20 +17,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import debian
 import topology
+import zfs
 from cpio import Archive
 from topology import LabError
 
-SUITE = "trixie"
 RECIPE = topology.HERE / "image"
-LOCK = RECIPE / "packages.lock"
 ROOT_MIB = 1536
-# Bases and images kept in the cache, about 0.4 GB each.
-KEPT = 3
+# Bases and images kept in the cache, about 0.5 GB each.
+KEPT = 6
 # What the initramfs needs to find the root filesystem; dependencies are looked up.
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
-# Not installed from any package: nobody reads them in the lab, and they are half of the files.
-LEFT_OUT = ("doc", "man", "info", "locale", "lintian", "bash-completion", "zsh")
 
 
 @dataclass(frozen=True)
@@ -49,32 +50,37 @@ class Image:
         return self.folder / "root.ext4"
 
 
-def wanted_packages() -> list[str]:
-    lines = (RECIPE / "packages").read_text().splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+WISHES = {
+    "packages": debian.wish("packages", zfs.SOURCES),
+    "packages-nvme": debian.wish("packages-nvme", ("linux", "linux-base", "linux-signed-amd64")),
+}
 
 
-def find() -> Image:
+def find(kind: str = "packages") -> Image:
     """The image of the present inputs, which must have been built."""
-    image = Image(topology.cache() / "images" / _image_key())
+    image = Image(topology.cache() / "images" / _image_key(kind))
     if not image.folder.is_dir():
-        raise LabError(f"{image.folder} is not there: no image of these inputs; run `lab build`")
+        nvme = " --nvme" if kind == "packages-nvme" else ""
+        raise LabError(f"{image.folder} is not there: no image of these inputs; run `lab build{nvme}`")
     return image
 
 
-def build(relock: bool) -> Image:
+def build(relock: bool, kind: str = "packages") -> Image:
     """Builds what is not in the cache. With `relock`, takes whatever versions Debian has now and records them."""
-    _need_programs()
-    if relock or not LOCK.exists() or not _base_path().exists():
-        _build_base(relock)
-    image = Image(topology.cache() / "images" / _image_key())
+    debian.need_programs()
+    wish = WISHES[kind]
+    if relock or not wish.lock.exists() or not _base_path(wish).exists():
+        _build_base(wish, relock)
+    if _has_zfs(wish) and not _modules_path(wish).exists():
+        zfs.build(wish, _modules_path(wish))
+    image = Image(topology.cache() / "images" / _image_key(kind))
     if image.folder.is_dir():
         print(f"image   {image.folder.name}  in the cache")
         return image
     began = time.monotonic()
     unfinished = image.folder.with_suffix(f".{os.getpid()}")
     try:
-        _build_image(unfinished)
+        _build_image(wish, unfinished)
         unfinished.rename(image.folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -85,19 +91,10 @@ def build(relock: bool) -> Image:
 
 def _forget_old() -> None:
     """Keeps the newest few of each kind; an image that the lab runs from is among them unless it is very old."""
-    for kind in ("bases", "images"):
+    for kind in ("bases", "modules", "images"):
         entries = sorted((topology.cache() / kind).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in [path for path in entries if path.suffix != ".log"][KEPT:]:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-
-
-def _need_programs() -> None:
-    if os.geteuid() != 0:
-        raise LabError("lab build makes device files and owners of root: run it as root")
-    needed = ("mmdebstrap", "mkfs.ext4", "tar", "chroot")
-    missing = [name for name in needed if shutil.which(name) is None]
-    if missing:
-        raise LabError(f"missing programs: {', '.join(missing)}; on Debian: apt install mmdebstrap e2fsprogs")
 
 
 def _hash(parts: list[bytes]) -> str:
@@ -106,78 +103,53 @@ def _hash(parts: list[bytes]) -> str:
     return hashlib.sha256(whole).hexdigest()[:16]
 
 
-def _base_path() -> Path:
-    lock = LOCK.read_bytes() if LOCK.exists() else b""
-    key = _hash([SUITE.encode(), *(name.encode() for name in wanted_packages()), *(n.encode() for n in LEFT_OUT), lock])
-    return topology.cache() / "bases" / f"{key}.tar"
+def _has_zfs(wish: debian.Wish) -> bool:
+    return "zfsutils-linux" in wish.packages
 
 
-def _image_key() -> str:
-    parts = [_base_path().name.encode()]
-    files = [Path(__file__), topology.HERE / "cpio.py", *sorted(path for path in RECIPE.rglob("*") if path.is_file())]
-    for path in files:
+def _base_path(wish: debian.Wish) -> Path:
+    return topology.cache() / "bases" / f"{_hash(wish.inputs())}.tar"
+
+
+def _modules_path(wish: debian.Wish) -> Path:
+    return topology.cache() / "modules" / f"{_hash(zfs.inputs(wish))}.tar"
+
+
+def _archives(wish: debian.Wish) -> list[Path]:
+    """What the image's root filesystem is laid out from, in this order."""
+    return [_base_path(wish), *([_modules_path(wish)] if _has_zfs(wish) else [])]
+
+
+def _image_key(kind: str) -> str:
+    parts = [path.name.encode() for path in _archives(WISHES[kind])]
+    # The lists of packages are in the base's name already.
+    recipe = sorted(path for path in RECIPE.rglob("*") if path.is_file() and not path.name.startswith("packages"))
+    for path in (Path(__file__), topology.HERE / "cpio.py", *recipe):
         executable = b"x" if os.access(path, os.X_OK) else b"-"
         parts += [str(path.relative_to(topology.HERE)).encode(), executable, path.read_bytes()]
     return _hash(parts)
 
 
-def _build_base(relock: bool) -> None:
+def _build_base(wish: debian.Wish, relock: bool) -> None:
     began = time.monotonic()
     folder = topology.cache() / "bases"
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f"unfinished.{os.getpid()}.tar"
-    command = ["mmdebstrap", "--mode=root", "--variant=apt", f"--include={','.join(wanted_packages())}"]
-    command += ["--aptopt=Apt::Install-Recommends false", "--aptopt=Acquire::Languages none"]
-    command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
-    # Without a mirror, mmdebstrap takes Debian's own, with updates and security.
-    command += [SUITE, str(unfinished), *os.environ.get("LAB_MIRROR", "").split()]
-    log = folder / "mmdebstrap.log"
+    pins = {} if relock else wish.locked()
     try:
-        with log.open("wb") as output:
-            # INITRD=No: the kernel's package would make an initramfs that nobody boots.
-            done = subprocess.run(command, stdout=output, stderr=output, env=os.environ | {"INITRD": "No"}, check=False)
-        if done.returncode != 0:
-            raise LabError(f"mmdebstrap failed with {done.returncode}: see {log}")
-        _check_versions(_installed(unfinished), relock)
-        unfinished.rename(_base_path())
+        debian.bootstrap(unfinished, wish, unfinished.with_suffix(".log"), pins, [])
+        debian.check_versions(wish, debian.installed(unfinished), relock)
+        unfinished.rename(_base_path(wish))
     finally:
         unfinished.unlink(missing_ok=True)
-    print(f"base    {_base_path().name}  built in {time.monotonic() - began:.1f} s")
+    print(f"base    {_base_path(wish).name}  built in {time.monotonic() - began:.1f} s", flush=True)
 
 
-def _installed(base: Path) -> dict[str, str]:
-    """Name -> version of every package in the base."""
-    command = ["tar", "-xOf", str(base), "./var/lib/dpkg/status"]
-    status = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = {}
-    for paragraph in status.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
-        if fields.get("Status") == "install ok installed":
-            found[fields["Package"]] = fields["Version"]
-    return found
-
-
-def _check_versions(found: dict[str, str], relock: bool) -> None:
-    text = "".join(f"{name} {version}\n" for name, version in sorted(found.items()))
-    if relock or not LOCK.exists():
-        LOCK.write_text(text)
-        return
-    locked = dict(line.split() for line in LOCK.read_text().splitlines())
-    if locked == found:
-        return
-    names = sorted(name for name in locked | found if locked.get(name) != found.get(name))
-    shown = ", ".join(f"{name} {locked.get(name, 'absent')} -> {found.get(name, 'absent')}" for name in names[:8])
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    raise LabError(
-        f"Debian has other versions than {LOCK.name}: {shown}{more}. Run `lab build --relock` to take them "
-        "(then run the lab's tests and commit the file), or set LAB_MIRROR to an archive that has the old ones"
-    )
-
-
-def _build_image(folder: Path) -> None:
+def _build_image(wish: debian.Wish, folder: Path) -> None:
     tree = folder / "tree"
     tree.mkdir(parents=True)
-    subprocess.run(["tar", "-xf", str(_base_path()), "-C", str(tree)], check=True)
+    for archive in _archives(wish):
+        subprocess.run(["tar", "-xf", str(archive), "-C", str(tree)], check=True)
     shutil.copytree(RECIPE / "root", tree, dirs_exist_ok=True)
     _settle_units(tree)
     release = _unpack_modules(tree)
@@ -202,8 +174,9 @@ def _settle_units(tree: Path) -> None:
     masked = [line for line in (RECIPE / "mask").read_text().split("\n") if line and line[0] != "#"]
     (tree / "etc/systemd/system-generators").mkdir(exist_ok=True)
     for unit in masked:
-        folder = "system-generators" if unit.endswith("-generator") else "system"
-        link = tree / "etc/systemd" / folder / unit
+        kinds = {"-generator": "systemd/system-generators", ".rules": "udev/rules.d"}
+        folder = next((folder for end, folder in kinds.items() if unit.endswith(end)), "systemd/system")
+        link = tree / "etc" / folder / unit
         link.unlink(missing_ok=True)
         link.symlink_to("/dev/null")
     wants = tree / "etc/systemd/system/multi-user.target.wants"
@@ -213,6 +186,10 @@ def _settle_units(tree: Path) -> None:
     (tree / "etc/systemd/system/default.target").symlink_to("/lib/systemd/system/multi-user.target")
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
+    # One for all machines, made here: there is nobody to be fooled by it, and the machines are slow.
+    subprocess.run(["chroot", str(tree), "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key"], check=True)
+    for folder in ("root", "root/.ssh"):
+        (tree / folder).chmod(0o700)
 
 
 def _unpack_modules(tree: Path) -> str:

@@ -6,18 +6,22 @@ from pathlib import Path
 
 import topology
 from image import Image
-from topology import LabError
+from topology import ENCLOSURE, LabError, Machine
 
 
 @dataclass
 class State:
     image: str  # folder of the image
     disks: int
-    # "machine.network" -> "down" (no carrier) or "cut" (carrier, nothing passes)
-    links: dict[str, str] = field(default_factory=dict)
+    paths: int  # from each controller to each disk
+    protocol: str = "scsi"  # or "nvme"
+    enclosure_image: str = ""  # folder of the enclosure's, where it is another one
+    # What is broken ("a.hb0", "disk 3", "a disk 3", "a clock") -> how ("down", "cut", "hangs", ...)
+    faults: dict[str, str] = field(default_factory=dict)
 
-    def as_image(self) -> Image:
-        return Image(Path(self.image))
+    def image_of(self, machine: Machine) -> Image:
+        other = self.enclosure_image if machine is ENCLOSURE else ""
+        return Image(Path(other or self.image))
 
 
 def load() -> State:

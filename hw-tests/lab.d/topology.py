@@ -9,14 +9,17 @@ HERE = Path(__file__).resolve().parent
 NAME = os.environ.get("LAB_NAME") or "lab"
 
 # Network name -> third byte of its addresses, 10.77.N.0/24. They exist in the lab's own network namespace only.
-NETWORKS = {"mgmt": 0, "hb0": 1, "hb1": 2, "lan": 3, "san": 4}
+NETWORKS = {"mgmt": 0, "hb0": 1, "hb1": 2, "lan": 3, "san0": 4, "san1": 5}
 # Networks on which this side has an address too: to log in, and to be a client of the virtual address.
 OURS = ("mgmt", "lan")
 OUR_NUMBER = 254
+# The two ways from a controller to the enclosure; `up --paths 1` leaves the second one without a login.
+SANS = ("san0", "san1")
 
-TARGET = "iqn.2026-01.lab.failoverd:enclosure"
+# How the enclosure's disks are spoken to -> the beginning of every name in that language.
+NAMES = {"scsi": "iqn.2026-01.lab.failoverd", "nvme": "nqn.2026-01.lab.failoverd"}
 DISK_MIB = 256
-DISKS_DEFAULT = 6
+DISKS_DEFAULT = 8
 DISKS_MAX = 64
 
 
@@ -34,11 +37,6 @@ class Machine:
     memory_mib: int
     links: tuple[str, ...]
 
-    @property
-    def initiator(self) -> str:
-        # Lower case only: the target folds what it compares, but not its list of initiators.
-        return f"iqn.2026-01.lab.failoverd:{self.name}"
-
     def address(self, network: str) -> str:
         return f"10.77.{NETWORKS[network]}.{self.number}"
 
@@ -49,9 +47,9 @@ class Machine:
         return f"{self.name[0]}-{network}"
 
 
-ENCLOSURE = Machine("enclosure", "enclosure", 10, 512, ("mgmt", "san"))
-A = Machine("a", "controller", 1, 512, ("mgmt", "hb0", "hb1", "lan", "san"))
-B = Machine("b", "controller", 2, 512, ("mgmt", "hb0", "hb1", "lan", "san"))
+ENCLOSURE = Machine("enclosure", "enclosure", 10, 512, ("mgmt", *SANS))
+A = Machine("a", "controller", 1, 1024, ("mgmt", "hb0", "hb1", "lan", *SANS))
+B = Machine("b", "controller", 2, 1024, ("mgmt", "hb0", "hb1", "lan", *SANS))
 MACHINES = {machine.name: machine for machine in (ENCLOSURE, A, B)}
 CONTROLLERS = (A, B)
 
@@ -61,6 +59,17 @@ def machine(name: str) -> Machine:
     if found is None:
         raise LabError(f"there is no machine {name!r}: say one of {', '.join(MACHINES)}")
     return found
+
+
+def storage_name(protocol: str, name: str) -> str:
+    """What a machine is called on the storage networks."""
+    # Lower case only: the target folds what it compares, but not its list of initiators.
+    return f"{NAMES[protocol]}:{name}"
+
+
+def disk_identity(disk: int) -> str:
+    """World-wide name of a shared disk, 32 hexadecimal digits: the target's own prefix and its serial number."""
+    return f"6001405{0x1ab:03x}{disk:022x}"
 
 
 def cache() -> Path:

@@ -110,19 +110,97 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads the identity of this machine: DMI chassis serial, else `/etc/machine-id`.
+    /// Reads this machine: its identity and the disks that it uses.
     pub fn here() -> Machine {
-        let read = |path: &str| {
-            let text = fs::read_to_string(path).ok()?;
-            let text = text.trim().to_owned();
-            (!text.is_empty() && text != "None" && text != "Not Specified").then_some(text)
-        };
-        let identity = read("/sys/class/dmi/id/chassis_serial").or_else(|| read("/etc/machine-id"));
+        Machine::read(Path::new("/"))
+    }
+
+    /// The same below another root, for tests: DMI chassis serial, else `/etc/machine-id`; each disk of `/sys/block`
+    /// that is mounted, swapped to or held by another block device, itself or by a partition.
+    pub fn read(root: &Path) -> Machine {
+        let identity = ["sys/class/dmi/id/chassis_serial", "etc/machine-id"]
+            .iter()
+            .find_map(|path| word_of(&root.join(path)))
+            .filter(|word| word != "None" && word != "Not Specified")
+            .or_else(|| word_of(&root.join("etc/machine-id")));
         Machine {
             identity,
-            in_use: Vec::new(),
+            in_use: in_use(root),
         }
     }
+}
+
+/// (identity, use) of every disk in use. One without an identity can't be named by a consent either.
+fn in_use(root: &Path) -> Vec<(String, String)> {
+    let mounted = mounted(root);
+    let swaps = fs::read_to_string(root.join("proc/swaps")).unwrap_or_default();
+    let mut found = Vec::new();
+    for disk in folders(&root.join("sys/block")) {
+        let Some(identity) =
+            word_of(&disk.join("device/wwid")).or_else(|| word_of(&disk.join("wwid")))
+        else {
+            continue;
+        };
+        let parts = folders(&disk)
+            .into_iter()
+            .filter(|part| part.join("partition").exists());
+        for part in std::iter::once(disk.clone()).chain(parts) {
+            let name = part
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let number = word_of(&part.join("dev")).unwrap_or_default();
+            let holders = folders(&part.join("holders"));
+            let swapped = swaps
+                .lines()
+                .any(|line| line.split_whitespace().next() == Some(&format!("/dev/{name}")));
+            let by = match mounted.iter().find(|(device, _)| *device == number) {
+                Some((_, place)) => format!("{name} is mounted on {place}"),
+                None if swapped => format!("{name} is swap space"),
+                None if !holders.is_empty() => {
+                    format!("{name} is part of {}", holders[0].display())
+                }
+                None => continue,
+            };
+            found.push((identity.clone(), by));
+        }
+    }
+    found
+}
+
+/// ("major:minor", mountpoint) of what is mounted (proc_pid_mountinfo(5): fields 3 and 5).
+fn mounted(root: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(2);
+            Some((fields.next()?.to_owned(), fields.nth(1)?.to_owned()))
+        })
+        .collect()
+}
+
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.sort();
+    found.retain(|path| path.is_dir());
+    found
+}
+
+fn word_of(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let text = text.trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// A disk's identity without the prefix of its kind: `naa.5000c500a1b2c3d4`, `wwn-0x5000c500a1b2c3d4` and
+/// `5000C500A1B2C3D4` are one.
+fn bare(identity: &str) -> String {
+    let lower = identity.to_ascii_lowercase();
+    let kinds = ["wwn-0x", "nvme-eui.", "naa.", "eui.", "0x"];
+    let bare = kinds.iter().find_map(|kind| lower.strip_prefix(kind));
+    bare.unwrap_or(&lower).to_owned()
 }
 
 /// A consent that was checked against this machine: the only way to a disk or a reset.
@@ -153,10 +231,11 @@ impl Gate {
 
     /// Whether `disk` may be erased.
     pub fn may_erase(&self, disk: &str) -> Result<(), Refusal> {
-        if let Some((_, by)) = self.machine.in_use.iter().find(|(used, _)| used == disk) {
+        let same = |other: &str| bare(other) == bare(disk);
+        if let Some((_, by)) = self.machine.in_use.iter().find(|(used, _)| same(used)) {
             return Err(Refusal::InUse(disk.to_owned(), by.clone()));
         }
-        match self.consent.disks.iter().any(|consented| consented == disk) {
+        match self.consent.disks.iter().any(|consented| same(consented)) {
             true => Ok(()),
             false => Err(Refusal::NotConsented(disk.to_owned())),
         }
@@ -224,6 +303,84 @@ mod tests {
         fs::write(&path, text).expect("the file is written");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode is set");
         Gate::open(&path, machine())
+    }
+
+    /// A machine's files: two disks, of which `sda` has a mounted partition and `sdb` a partition that is held.
+    fn files() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let put = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("it is made");
+            fs::write(path, text).expect("the file is written");
+        };
+        put("etc/machine-id", "0123\n");
+        for (disk, dev) in [
+            ("sda", "8:0"),
+            ("sdb", "8:16"),
+            ("sdc", "8:32"),
+            ("sdd", "8:48"),
+        ] {
+            put(
+                &format!("sys/block/{disk}/device/wwid"),
+                &format!("naa.{disk}\n"),
+            );
+            put(&format!("sys/block/{disk}/dev"), dev);
+        }
+        put("sys/block/sda/sda1/partition", "1");
+        put("sys/block/sda/sda1/dev", "8:1");
+        put("sys/block/sdb/sdb1/partition", "1");
+        put("sys/block/sdb/sdb1/dev", "8:17");
+        put("sys/block/sdb/sdb1/holders/dm-0/x", "");
+        put(
+            "proc/swaps",
+            "Filename Type Size\n/dev/sdd partition 1 0 -2\n",
+        );
+        put(
+            "proc/self/mountinfo",
+            "22 1 8:1 / / rw,noatime - ext4 /dev/root rw\n",
+        );
+        folder
+    }
+
+    #[test]
+    fn disks_that_are_mounted_held_or_swapped_to_are_in_use() {
+        let files = files();
+        let machine = Machine::read(files.path());
+        assert_eq!(machine.identity.as_deref(), Some("0123"));
+        let used: Vec<&str> = machine
+            .in_use
+            .iter()
+            .map(|(disk, _)| disk.as_str())
+            .collect();
+        assert_eq!(used, ["naa.sda", "naa.sdb", "naa.sdd"]);
+    }
+
+    #[test]
+    fn a_chassis_serial_counts_before_the_machine_id() {
+        let files = files();
+        let serial = files.path().join("sys/class/dmi/id/chassis_serial");
+        fs::create_dir_all(serial.parent().expect("a folder")).expect("it is made");
+        fs::write(&serial, "SN9\n").expect("written");
+        let identity = |root: &Path| Machine::read(root).identity;
+        assert_eq!(identity(files.path()).as_deref(), Some("SN9"));
+        fs::write(&serial, "Not Specified\n").expect("written");
+        assert_eq!(identity(files.path()).as_deref(), Some("0123"));
+    }
+
+    #[test]
+    fn one_disk_has_many_spellings() {
+        let mut used = machine();
+        used.in_use = vec![("naa.5000c500a1b2c3d4".to_owned(), "mounted".to_owned())];
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("consent.toml");
+        let text = GOOD.replace("d1", "5000C500A1B2C3D4");
+        fs::write(&path, text).expect("the file is written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode is set");
+        let gate = Gate::open(&path, used).expect("the gate opens");
+        let refusal = gate.may_erase("wwn-0x5000c500a1b2c3d4").unwrap_err();
+        assert!(matches!(refusal, Refusal::InUse(..)), "{refusal}");
+        let gate = Gate::open(&path, machine()).expect("the gate opens");
+        assert!(gate.may_erase("wwn-0x5000c500a1b2c3d4").is_ok());
     }
 
     #[test]

@@ -4,18 +4,30 @@ use crate::client::Failure;
 use crate::render::{ago, counted, moment, show, span, table};
 use crate::terminal::Terminal;
 use failover_api::{FenceCheck, FenceDisk, FenceKey, FenceStatus, Node};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-/// A command that is the local program's, and why.
-pub fn is_local(name: &str, arguments: &[String]) -> Failure {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let command = format!("failoverd fence {name} {}", words.join(" "));
+/// Lets the local program do it, in place of this one; returns only where that can't be run, with where it is to be.
+pub fn done_by_failoverd(name: &str, arguments: &[String], json: bool) -> Failure {
+    let beside = std::env::current_exe().ok();
+    let beside = beside.map(|own| own.with_file_name("failoverd"));
+    let program = beside.filter(|path| path.exists());
+    let program = program.unwrap_or_else(|| "failoverd".into());
+    let mut command = Command::new(&program);
+    command.args(["fence", name]).args(arguments);
+    if json && name == "check" && !arguments.iter().any(|word| word == "--json") {
+        command.arg("--json");
+    }
+    let error = command.exec();
+    let words = format!("failoverd fence {name} {}", arguments.join(" "));
     let why = match name {
         "check" => "it sends commands to a disk that the daemon doesn't have",
         _ => "the daemon must be stopped while reservations are removed",
     };
     Failure::Usage(format!(
-        "`{}` does this, as root on the controller itself: {why}",
-        command.trim_end()
+        "`{}` does this, as root on the controller itself: {why}; here {} can't be run: {error}",
+        words.trim_end(),
+        program.display()
     ))
 }
 

@@ -109,13 +109,13 @@ enum Command {
 enum Fence {
     /// Show who holds and who is registered on each shared disk, as the daemon saw it last.
     Status,
-    /// Check a disk before it is used: `failoverd fence check` does it, on the controller itself.
+    /// Check a disk before it is used: runs `failoverd fence check`, as root, on the controller itself.
     Check {
         /// As `failoverd fence check` takes them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Remove reservations in an emergency: `failoverd fence clear` does it, with the daemon stopped.
+    /// Remove reservations in an emergency: runs `failoverd fence clear`, as root, with the daemon stopped.
     Clear {
         /// As `failoverd fence clear` takes them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -151,8 +151,12 @@ fn main() -> ExitCode {
                 commands::history(&global, *number, *evidence).await
             }
             Command::Fence(Fence::Status) => commands::fence_status(&global).await,
-            Command::Fence(Fence::Check { arguments }) => Err(fence::is_local("check", arguments)),
-            Command::Fence(Fence::Clear { arguments }) => Err(fence::is_local("clear", arguments)),
+            Command::Fence(Fence::Check { arguments }) => {
+                Err(fence::done_by_failoverd("check", arguments, global.json))
+            }
+            Command::Fence(Fence::Clear { arguments }) => {
+                Err(fence::done_by_failoverd("clear", arguments, global.json))
+            }
             Command::Call { method, arguments } => commands::call(&global, method, arguments).await,
             Command::Ping => commands::ping(&global).await,
             Command::Subscribe {

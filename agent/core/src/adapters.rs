@@ -39,7 +39,13 @@ pub trait Fence: Send + Sync {
     /// Number of paths from this controller to `disk`, at least 1.
     fn paths(&self, disk: DiskId) -> u8;
 
-    /// Carries out one command; may block up to `deadline` and a little longer.
+    /// A path for people.
+    fn name(&self, disk: DiskId, path: PathId) -> String {
+        format!("disk {disk}, path {}", path.0)
+    }
+
+    /// Carries out one command. `deadline` is how long the caller cares: an adapter that can end it then does; one
+    /// that can't blocks longer, and the daemon's engine stands between.
     fn execute(
         &self,
         disk: DiskId,

@@ -126,7 +126,6 @@ impl Controller {
             resets,
             owner,
             owner_unreadable,
-            halted,
             session,
         } = restored;
         let mut disks = Disks::new(now, &config.disks, arbiters, config.arbiters, config.pair);
@@ -188,9 +187,6 @@ impl Controller {
             next_op: 0,
             config,
         };
-        if let Some(reason) = halted {
-            controller.record_halt(now, &reason);
-        }
         controller.poll_all(now);
         let out = std::mem::take(&mut controller.out);
         (controller, out)
@@ -232,6 +228,16 @@ impl Controller {
     /// Name of the internal state.
     pub fn state_name(&self) -> &'static str {
         self.state.name()
+    }
+
+    /// The sentence of the last edge.
+    pub fn why(&self) -> &'static str {
+        self.why
+    }
+
+    /// Told to leave the pair, and on its way; a handover that is taken back ends it.
+    pub fn is_leaving(&self) -> bool {
+        self.stop == Some(StopKind::Leave)
     }
 
     /// Takes a new configuration; node, pair, links, disks and pools must be those of the running one.

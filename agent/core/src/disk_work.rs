@@ -12,15 +12,16 @@ use crate::key::{Key, Phase};
 use crate::pr::{PrCommand, PrError, PrReply};
 use serde::{Deserialize, Serialize};
 
-/// Retries of one command after unit attentions: each path reports each of its own at most once or twice.
-const UNIT_ATTENTIONS_MAX: u8 = 4;
+/// Retries of one command after unit attentions. A path tells each kind once, one for each command: power-on or reset,
+/// reservations preempted, released, registrations preempted, and parameters, capacity, microcode, units changed.
+const UNIT_ATTENTIONS_MAX: u8 = 8;
 /// Retries of a survey whose two reads saw different generations.
 const TORN_SURVEYS_MAX: u8 = 3;
 
 /// What to do on one disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DiskWork {
-    /// READ KEYS and READ RESERVATION, paired by PRgeneration.
+    /// READ FULL STATUS; where a target has none, READ KEYS and READ RESERVATION, paired by PRgeneration.
     Survey,
     /// Take the disk by compare-and-swap: register on every path, preempt and abort the surveyed keys, reserve if
     /// nothing was held, read back.
@@ -129,6 +130,7 @@ pub struct DiskTask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Start,
+    Full(After),
     Keys(After),
     Reservation(After),
     /// Per-path registration, roll or leave, on this path.
@@ -194,7 +196,7 @@ impl DiskTask {
 
     fn begin(&mut self) -> DiskStep {
         match &self.work {
-            DiskWork::Survey => self.read_keys(After::Report),
+            DiskWork::Survey => self.read_all(After::Report),
             DiskWork::Take { .. } | DiskWork::Roll { .. } | DiskWork::Answer { .. } => self.path(0),
             DiskWork::Leave { .. } => self.read_keys(After::OwnKeys(0)),
             DiskWork::Expel { victims, .. } => {
@@ -207,13 +209,14 @@ impl DiskTask {
     fn answered(&mut self, answer: PrAnswer) -> DiskStep {
         match self.stage {
             Stage::Start => unreachable!("a command was sent"),
+            Stage::Full(after) => self.got_full(after, answer),
             Stage::Keys(after) => self.got_keys(after, answer),
             Stage::Reservation(after) => self.got_reservation(after, answer),
             Stage::Path(path) => self.got_path(path, answer),
             Stage::Preempt(index) => self.got_preempt(index, answer),
             Stage::Reserve => match answer {
-                Ok(_) => self.read_keys(After::Verify),
-                Err(PrError::Conflict) => self.read_keys(After::Lost),
+                Ok(_) => self.read_all(After::Verify),
+                Err(PrError::Conflict) => self.read_all(After::Lost),
                 Err(error) => unreachable_disk(error),
             },
         }
@@ -225,20 +228,45 @@ impl DiskTask {
         DiskStep::Command(path, command)
     }
 
+    /// Keys and reservation by one command, which can't be torn.
+    fn read_all(&mut self, after: After) -> DiskStep {
+        self.command(Stage::Full(after), self.lead, PrCommand::ReadFull)
+    }
+
+    fn got_full(&mut self, after: After, answer: PrAnswer) -> DiskStep {
+        match answer {
+            Ok(PrReply::Full {
+                generation,
+                keys,
+                holder,
+                wero,
+            }) => {
+                self.seen.generation = generation;
+                self.see_keys(keys);
+                self.see_reservation(after, holder, wero)
+            }
+            Ok(other) => protocol_error(&other),
+            // Optional in SPC-4 (table 250): the two older commands tell as much.
+            Err(PrError::Illegal(_)) => self.read_keys(after),
+            Err(error) => self.read_failed(after, error),
+        }
+    }
+
+    fn see_keys(&mut self, mut keys: Vec<u64>) {
+        keys.sort_unstable();
+        keys.dedup();
+        self.seen.keys = keys;
+    }
+
     fn read_keys(&mut self, after: After) -> DiskStep {
         self.command(Stage::Keys(after), self.lead, PrCommand::ReadKeys)
     }
 
     fn got_keys(&mut self, after: After, answer: PrAnswer) -> DiskStep {
         match answer {
-            Ok(PrReply::Keys {
-                generation,
-                mut keys,
-            }) => {
-                keys.sort_unstable();
-                keys.dedup();
+            Ok(PrReply::Keys { generation, keys }) => {
                 self.seen.generation = generation;
-                self.seen.keys = keys;
+                self.see_keys(keys);
                 match after {
                     After::Victims => self.preempt_surveyed(),
                     After::OwnKeys(0) if matches!(self.work, DiskWork::Leave { .. }) => self
@@ -264,7 +292,7 @@ impl DiskTask {
     fn read_failed(&mut self, after: After, error: PrError) -> DiskStep {
         if self.lead.0 + 1 < self.paths && after == After::Report {
             self.lead.0 += 1;
-            return self.read_keys(after);
+            return self.read_all(after);
         }
         match after {
             After::Lost => DiskStep::Done(DiskOutcome::LostRace(None)),
@@ -292,6 +320,10 @@ impl DiskTask {
             }
             return self.read_keys(after);
         }
+        self.see_reservation(after, holder, wero)
+    }
+
+    fn see_reservation(&mut self, after: After, holder: Option<u64>, wero: bool) -> DiskStep {
         self.seen.holder = holder;
         self.seen.wero = wero || holder.is_none();
         match after {
@@ -500,8 +532,8 @@ impl DiskTask {
                 self.lead,
                 PrCommand::PreemptAbort { own, victim },
             ),
-            None if matches!(self.work, DiskWork::Expel { .. }) => self.read_keys(After::Report),
-            None => self.read_keys(After::Verify),
+            None if matches!(self.work, DiskWork::Expel { .. }) => self.read_all(After::Report),
+            None => self.read_all(After::Verify),
         }
     }
 
@@ -519,7 +551,7 @@ impl DiskTask {
                     self.preempt(index + 1)
                 }
             }
-            Err(PrError::Conflict) => self.read_keys(After::Lost),
+            Err(PrError::Conflict) => self.read_all(After::Lost),
             Err(error) => unreachable_disk(error),
         }
     }

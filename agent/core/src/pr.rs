@@ -11,6 +11,8 @@ pub enum PrCommand {
     ReadKeys,
     /// READ RESERVATION.
     ReadReservation,
+    /// READ FULL STATUS: keys and reservation at one moment. Optional: a target without it answers ILLEGAL REQUEST.
+    ReadFull,
     /// REGISTER: replaces `old`, which this path must hold, by `new`; `new` 0 unregisters.
     Register {
         /// Key that this path holds.
@@ -70,6 +72,17 @@ pub enum PrReply {
     Reservation {
         /// PRgeneration.
         generation: u32,
+        /// Key of the holder; `None` without a reservation.
+        holder: Option<u64>,
+        /// The reservation's type is Write Exclusive – Registrants Only.
+        wero: bool,
+    },
+    /// READ FULL STATUS.
+    Full {
+        /// PRgeneration.
+        generation: u32,
+        /// Keys, one for each registered path, in the disk's order.
+        keys: Vec<u64>,
         /// Key of the holder; `None` without a reservation.
         holder: Option<u64>,
         /// The reservation's type is Write Exclusive – Registrants Only.

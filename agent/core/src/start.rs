@@ -10,6 +10,7 @@ use crate::ops::Job;
 use crate::states::{self, State};
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use std::time::Duration;
 
 /// Self-resets after which a controller stays away.
 const RESETS_MAX: u8 = 2;
@@ -46,6 +47,15 @@ impl Start {
 }
 
 impl Controller {
+    /// Longest time after a start until this controller is healthy, or has asked for its reset: for whoever watches it
+    /// from outside.
+    pub fn start_limit(&self) -> Duration {
+        let timing = &self.config.timing;
+        let longest = timing.export_ms.max(timing.services_ms).max(timing.vips_ms);
+        let clean_up = ms(longest + CLEAN_AGAIN_MS);
+        clean_up * CLEAN_UPS_MAX + ms(timing.disk_lost_ms + timing.record_ms)
+    }
+
     /// Nothing of an earlier run may be left: no address, no service, no pool.
     pub(crate) fn poll_starting(&mut self, now: Instant) {
         let arbiters = self.disks.arbiter_ids();

@@ -99,6 +99,8 @@ pub struct Disk {
     holder: Option<usize>,
     generation: u32,
     aptpl: bool,
+    /// READ FULL STATUS is optional.
+    full_status: bool,
 }
 
 impl Disk {
@@ -109,6 +111,15 @@ impl Disk {
             holder: None,
             generation: 0,
             aptpl,
+            full_status: true,
+        }
+    }
+
+    /// The same without READ FULL STATUS.
+    pub fn without_full_status(self) -> Disk {
+        Disk {
+            full_status: false,
+            ..self
         }
     }
 
@@ -131,6 +142,13 @@ impl Disk {
                 holder: self.holder_key(),
                 wero: self.holder.is_some(),
             }),
+            PrCommand::ReadFull if self.full_status => Ok(PrReply::Full {
+                generation: self.generation,
+                keys: self.registrations().map(|(_, key)| key).collect(),
+                holder: self.holder_key(),
+                wero: self.holder.is_some(),
+            }),
+            PrCommand::ReadFull => Err(PrError::Illegal("INVALID FIELD IN CDB".to_owned())),
             PrCommand::Register { old, new } => {
                 if self.slots[slot].key != old {
                     return Err(PrError::Conflict);

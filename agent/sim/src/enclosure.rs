@@ -46,9 +46,13 @@ pub struct Flight {
 
 impl Bay {
     /// A bay with a fresh disk.
-    pub fn new(aptpl: bool) -> Bay {
+    pub fn new(aptpl: bool, full_status: bool) -> Bay {
+        let disk = Disk::new(aptpl);
         Bay {
-            disk: Disk::new(aptpl),
+            disk: match full_status {
+                true => disk,
+                false => disk.without_full_status(),
+            },
             tampered: false,
             flights: Vec::new(),
         }
@@ -249,7 +253,7 @@ impl World {
         let answer = bay.disk.execute(task.nexus, task.command);
         let writes_key = !matches!(
             task.command,
-            PrCommand::ReadKeys | PrCommand::ReadReservation
+            PrCommand::ReadKeys | PrCommand::ReadReservation | PrCommand::ReadFull
         );
         if writes_key && self.story.on() && !self.brief {
             let said = match &answer {
@@ -579,6 +583,7 @@ fn describe_command(command: PrCommand) -> String {
     match command {
         PrCommand::ReadKeys => "read keys".to_owned(),
         PrCommand::ReadReservation => "read reservation".to_owned(),
+        PrCommand::ReadFull => "read full status".to_owned(),
         PrCommand::Register { old, new } => format!("register {} over {}", key(new), key(old)),
         PrCommand::RegisterIgnore { new } => format!("register-ignore {}", key(new)),
         PrCommand::Reserve { key: own } => format!("reserve {}", key(own)),

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod mutants;
 pub mod plan;
 pub mod queue;
+pub mod real_scale;
 pub mod rng;
 pub mod runner;
 pub mod scale;

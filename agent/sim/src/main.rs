@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use failover_sim::demo::{self, DemoCommand};
 use failover_sim::mutants::{self, End};
+use failover_sim::real_scale;
 use failover_sim::runner::{run_seed, run_seeds};
 use failover_sim::scale::{self, Setting};
 use failover_sim::story::Story;
@@ -67,7 +68,7 @@ enum Command {
         /// Which.
         seed: u64,
     },
-    /// Measure how the core copes with many disks, in simulated time.
+    /// Measure how the core copes with many disks in simulated time, or the whole daemon in real time.
     Scale {
         /// Numbers of disks.
         #[arg(long, value_delimiter = ',', default_value = "1,8,64,256,1255")]
@@ -75,9 +76,18 @@ enum Command {
         /// What a command takes, milliseconds.
         #[arg(long, default_value_t = 2)]
         latency_ms: u64,
-        /// Commands in flight.
+        /// Commands in flight, in simulated time.
         #[arg(long, default_value_t = 64)]
         in_flight: usize,
+        /// The daemon with its own threads, before emulated disks that speak SCSI.
+        #[arg(long)]
+        real: bool,
+        /// Takeovers of each line, with --real.
+        #[arg(long, default_value_t = 20)]
+        runs: usize,
+        /// Seconds for which the verifying is watched, with --real.
+        #[arg(long, default_value_t = 5)]
+        steady_s: u64,
     },
     #[command(flatten)]
     Demo(DemoCommand),
@@ -118,7 +128,27 @@ fn main() -> ExitCode {
         Command::Scale {
             disks,
             latency_ms,
+            real: true,
+            runs,
+            steady_s,
+            ..
+        } => {
+            let latency = Duration::from_millis(latency_ms);
+            let steady = Duration::from_secs(steady_s);
+            match real_scale::curve(&disks, latency, runs.max(1), steady) {
+                Ok(table) => print!("{table}"),
+                Err(why) => {
+                    eprintln!("{why}");
+                    return ExitCode::FAILURE;
+                }
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Scale {
+            disks,
+            latency_ms,
             in_flight,
+            ..
         } => many_disks(&disks, latency_ms, in_flight),
         Command::Trace { seed } => one_seed(seed, true),
         Command::Demo(command) => demo::execute(command),

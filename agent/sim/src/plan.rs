@@ -40,6 +40,8 @@ pub struct Plan {
     pub timing: Timing,
     /// Keys persist through power loss of the shelf.
     pub aptpl: bool,
+    /// The disks have READ FULL STATUS, which is optional.
+    pub full_status: bool,
     /// A hardware watchdog resets a machine whose daemon hasn't petted it for this long, microseconds.
     pub watchdog_us: Option<u64>,
     /// Latency of one command's way to a disk and of its way back, microseconds at most.
@@ -75,6 +77,7 @@ impl Plan {
             }],
             timing: Timing::default(),
             aptpl: true,
+            full_status: true,
             watchdog_us: None,
             disk_us: 500,
             import_ms: 50,
@@ -107,6 +110,7 @@ impl Plan {
             pools: Vec::new(),
             timing: timing(rng),
             aptpl,
+            full_status: true,
             watchdog_us: None,
             disk_us: rng.pick(&[200, 500, 1000, 3000]),
             import_ms: rng.between(5, 250),
@@ -121,6 +125,7 @@ impl Plan {
             plan.watchdog_us = Some(2_000_000);
         }
         plan.pools = pools(rng, disks);
+        plan.full_status = rng.percent(60);
         plan
     }
 

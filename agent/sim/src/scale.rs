@@ -149,7 +149,7 @@ fn config(disks: usize) -> CoreConfig {
 }
 
 /// What a standby answers to this beat.
-fn standby(heard: &Beat) -> Beat {
+pub(crate) fn standby(heard: &Beat) -> Beat {
     Beat {
         node: Node::B,
         session: Session(2),

@@ -119,7 +119,8 @@ impl World {
             )
         };
         let machines = [machine(Node::A, &mut rng), machine(Node::B, &mut rng)];
-        let bays = (0..plan.disks).map(|_| Bay::new(plan.aptpl)).collect();
+        let bay = |_| Bay::new(plan.aptpl, plan.full_status);
+        let bays = (0..plan.disks).map(bay).collect();
         let pools = plan.pools.len();
         let mut world = World {
             now: 0,

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const LOOP_SET_FD: libc::c_int = 0x4c00;
@@ -11,10 +11,13 @@ const LOOP_CLR_FD: libc::c_int = 0x4c01;
 const LOOP_CTL_GET_FREE: libc::c_int = 0x4c82;
 /// `_IO(0x12, 97)`.
 const BLKFLSBUF: libc::c_int = 0x1261;
+/// `_IO(0x12, 95)`.
+const BLKRRPART: libc::c_int = 0x125f;
 /// Another program may take the free device that we were told of; we ask again.
 const ATTEMPTS: u32 = 16;
 
 nix::ioctl_none_bad!(ioctl_flush_buffers, BLKFLSBUF);
+nix::ioctl_none_bad!(ioctl_reread_partitions, BLKRRPART);
 nix::ioctl_none_bad!(ioctl_loop_free, LOOP_CTL_GET_FREE);
 nix::ioctl_write_int_bad!(ioctl_loop_set, LOOP_SET_FD);
 nix::ioctl_none_bad!(ioctl_loop_clear, LOOP_CLR_FD);
@@ -99,4 +102,46 @@ pub(crate) fn is_free(path: &Path) -> std::io::Result<bool> {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Has the kernel read the disk's partition table again; `EBUSY` while a partition is in use. Needs no write access.
+pub(crate) fn reread_partitions(disk: &File) -> nix::Result<()> {
+    // SAFETY: the request takes no argument; the descriptor is open while `disk` lives.
+    unsafe { ioctl_reread_partitions(disk.as_raw_fd()) }.map(|_| ())
+}
+
+/// Opens for reading past the cache, where the file allows that.
+pub(crate) fn open_direct(path: &Path) -> std::io::Result<File> {
+    let open = |flags| {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(flags | libc::O_CLOEXEC);
+        options.open(path)
+    };
+    match open(libc::O_DIRECT) {
+        // A file on a tmpfs has no cache to pass.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0),
+        other => other,
+    }
+}
+
+/// Reads up to `length` bytes from `at`; fewer only at the end of the file.
+pub(crate) fn read_whole(file: &File, at: u64, length: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = read_aligned(file, at, length)?;
+    while bytes.len() < length {
+        let more = read_aligned(file, at + bytes.len() as u64, length - bytes.len())?;
+        if more.is_empty() {
+            break;
+        }
+        bytes.extend(more);
+    }
+    Ok(bytes)
+}
+
+/// Reads once with a buffer that direct access accepts.
+pub(crate) fn read_aligned(disk: &File, at: u64, len: usize) -> std::io::Result<Vec<u8>> {
+    const ALIGN: usize = 4096;
+    let mut buffer = vec![0u8; len + ALIGN];
+    let skip = buffer.as_ptr().align_offset(ALIGN).min(ALIGN);
+    let read = disk.read_at(&mut buffer[skip..skip + len], at)?;
+    Ok(buffer[skip..skip + read].to_vec())
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   control thread ── lease (nftables) ── watchdog ── clock
-//!   work lanes     ── vips (rtnetlink, packet socket) ── mount_pools ── services (systemd, exec hooks)
+//!   work lanes     ── vips (rtnetlink, packet socket) ── pool_set (mount_pools, zfs) ── services (systemd, exec hooks)
 //!                  ── fence (SG_IO, NVMe pass-through), on the disks that disk_paths finds
 //!   own threads    ── link_watch (carrier of the interfaces), hotplug (disks), one for each path of a disk
 //! ```
@@ -15,6 +15,7 @@ pub mod clock;
 pub mod disk_paths;
 pub mod fence;
 pub mod fields;
+pub mod hands_off;
 pub mod hooks;
 pub mod hotplug;
 pub mod identity;
@@ -25,9 +26,12 @@ pub mod mount_pools;
 mod mounts;
 mod netlink;
 pub mod nft;
+mod nvlist;
 pub mod nvme;
 pub mod nvme_io;
+pub mod pool_set;
 pub mod ports;
+mod program;
 pub mod reset;
 mod route;
 pub mod scsi;
@@ -36,3 +40,4 @@ pub mod sg_io;
 pub mod systemd;
 pub mod vips;
 pub mod watchdog;
+pub mod zfs;

@@ -5,8 +5,10 @@
 //!   export: sync, errors seen ─▶ unmount ─▶ nobody anywhere holds it? ─▶ drop buffers ─▶ detach loop
 //! ```
 
-use super::block::{attach_loop, detach_loop, drop_buffers, is_free, loop_of, open_block};
-use super::mounts::{Mount, holders, mounts};
+use super::block::{
+    attach_loop, detach_loop, drop_buffers, is_free, loop_of, open_block, read_aligned,
+};
+use super::mounts::{Mount, OWN, holders, mounts};
 use failover_core::adapters::{Change, Failure, Pools};
 use failover_core::ids::{DiskId, PoolId};
 use nix::errno::Errno;
@@ -166,7 +168,8 @@ impl Pools for MountPools {
 
     fn imported(&self, pool: PoolId) -> Result<bool, Failure> {
         let pool = self.pool(pool)?;
-        let all = mounts().map_err(|e| pool.failure("read the list of mounts", &e))?;
+        let all =
+            mounts(Path::new(OWN)).map_err(|e| pool.failure("read the list of mounts", &e))?;
         let device = match pool.target() {
             Ok(Target::Block(device)) => device,
             Ok(Target::File(file)) => {
@@ -228,7 +231,8 @@ impl MountPool {
 
     /// Whether the pool is mounted where it belongs; an error if something else is in the way.
     fn mounted_right(&self, device: &Path) -> Result<bool, Failure> {
-        let all = mounts().map_err(|e| self.failure("read the list of mounts", &e))?;
+        let all =
+            mounts(Path::new(OWN)).map_err(|e| self.failure("read the list of mounts", &e))?;
         let here = all.iter().rev().find(|m| m.mountpoint == self.mountpoint);
         let mountpoint = self.mountpoint.display();
         if let Some(here) = here {
@@ -310,7 +314,8 @@ impl MountPool {
     fn unmount(&self, device: &Path) -> Result<Change, Failure> {
         let mut change = Change::AlreadySo;
         for _ in 0..STACKED {
-            let all = mounts().map_err(|e| self.failure("read the list of mounts", &e))?;
+            let all =
+                mounts(Path::new(OWN)).map_err(|e| self.failure("read the list of mounts", &e))?;
             let Some(found) = all.into_iter().rev().find(|mount| is_of(mount, device)) else {
                 return Ok(change);
             };
@@ -447,15 +452,6 @@ fn flags_and_data(options: &str) -> Result<(MsFlags, String), String> {
         }
     }
     Ok((flags, data.join(",")))
-}
-
-/// Reads with a buffer that direct access accepts.
-fn read_aligned(disk: &File, at: u64, len: usize) -> std::io::Result<Vec<u8>> {
-    const ALIGN: usize = 4096;
-    let mut buffer = vec![0u8; len + ALIGN];
-    let skip = buffer.as_ptr().align_offset(ALIGN).min(ALIGN);
-    let read = disk.read_at(&mut buffer[skip..skip + len], at)?;
-    Ok(buffer[skip..skip + read].to_vec())
 }
 
 #[cfg(test)]

@@ -12,11 +12,12 @@ pub(crate) struct Mount {
     pub(crate) source: PathBuf,
 }
 
-/// Mounts of this process.
-pub(crate) fn mounts() -> std::io::Result<Vec<Mount>> {
-    Ok(parse(&std::fs::read_to_string(
-        "/proc/thread-self/mountinfo",
-    )?))
+/// The kernel's list of this process's mounts.
+pub(crate) const OWN: &str = "/proc/thread-self/mountinfo";
+
+/// Mounts in the kernel's list `table`.
+pub(crate) fn mounts(table: &Path) -> std::io::Result<Vec<Mount>> {
+    Ok(parse(&std::fs::read_to_string(table)?))
 }
 
 /// Lines of `/proc/PID/mountinfo`; a line of another form is left out.

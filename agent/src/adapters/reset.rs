@@ -1,7 +1,8 @@
 //! Resetting this machine at once: the end of a controller that must not go on.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Resets the machine. Comes back only where it can't.
@@ -17,37 +18,66 @@ impl<F: Fn(&str) -> std::io::Result<()> + Send + Sync> Reset for F {
     }
 }
 
-/// By the kernel: sysrq `b`, or the reboot call where sysrq is missing.
-#[derive(Clone, Debug)]
+/// By the kernel: sysrq `b`, which asks nobody, then the reboot call, for kernels without sysrq. That one shuts devices
+/// down first and may wait for a disk: it is second for that reason. Both files are opened before they are needed.
+#[derive(Debug)]
 pub struct KernelReset {
-    trigger: PathBuf,
-    log: PathBuf,
+    trigger: io::Result<File>,
+    log: io::Result<File>,
+    reboot: fn() -> io::Result<()>,
 }
 
 impl Default for KernelReset {
     fn default() -> KernelReset {
-        KernelReset {
-            trigger: "/proc/sysrq-trigger".into(),
-            log: "/dev/kmsg".into(),
-        }
+        let (trigger, log) = (Path::new("/proc/sysrq-trigger"), Path::new("/dev/kmsg"));
+        KernelReset::by(trigger, log, reboot)
     }
 }
 
+/// Doesn't sync either.
+fn reboot() -> io::Result<()> {
+    nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_AUTOBOOT)?;
+    Ok(())
+}
+
 impl KernelReset {
-    /// Writes to other files than the kernel's and never calls reboot: for tests.
-    pub fn rehearsal(trigger: PathBuf, log: PathBuf) -> KernelReset {
-        KernelReset { trigger, log }
+    /// Writes to other files than the kernel's and calls something else in the place of reboot: for tests.
+    pub fn by(trigger: &Path, log: &Path, reboot: fn() -> io::Result<()>) -> KernelReset {
+        let open = |path| OpenOptions::new().write(true).open(path);
+        KernelReset {
+            trigger: open(trigger),
+            log: open(log),
+            reboot,
+        }
     }
 
-    fn real(&self) -> bool {
-        self.trigger.starts_with("/proc")
+    /// Why no reset will be possible, with the remedy; `None` where one is, as far as can be told without trying.
+    pub fn hindrance(&self) -> Option<String> {
+        let sysrq = self.trigger.as_ref().err()?;
+        if may_reboot() {
+            return None;
+        }
+        Some(format!(
+            "this controller can't reset itself when it has lost the disks: /proc/sysrq-trigger: {sysrq}, and reboot(2) \
+             isn't permitted; install /usr/share/failoverd/no-sysrq.conf as a drop-in of the unit, or name a program \
+             of the board as reset.command"
+        ))
     }
+}
+
+/// CAP_SYS_BOOT is in the effective set (`man 5 proc`, status, CapEff).
+fn may_reboot() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| {
+        let bits = line.strip_prefix("CapEff:")?.trim();
+        u64::from_str_radix(bits, 16).ok()
+    });
+    effective.is_some_and(|bits| bits >> 22 & 1 == 1)
 }
 
 impl Reset for KernelReset {
     fn reset(&self, reason: &str) -> std::io::Result<()> {
-        let open = |path: &PathBuf| std::fs::OpenOptions::new().write(true).open(path);
-        if let Ok(mut log) = open(&self.log) {
+        if let Ok(mut log) = self.log.as_ref() {
             // One line, at the most urgent level; the log must not hold up the reset.
             let line: String = reason
                 .chars()
@@ -57,12 +87,15 @@ impl Reset for KernelReset {
             let _ = log
                 .write_all(format!("<0>failoverd: resetting this controller: {line}\n").as_bytes());
         }
-        let trigger = open(&self.trigger).and_then(|mut trigger| trigger.write_all(b"b"));
-        if trigger.is_err() && self.real() {
-            // Kernels without sysrq. Doesn't sync either.
-            nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_AUTOBOOT)?;
-        }
-        trigger
+        let trigger = match self.trigger.as_ref() {
+            Ok(mut trigger) => trigger.write_all(b"b").map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        // Still here: it had no effect, whatever it said.
+        (self.reboot)().map_err(|error| {
+            let sysrq = trigger.err().unwrap_or_else(|| "had no effect".to_owned());
+            io::Error::other(format!("sysrq: {sysrq}; reboot: {error}"))
+        })
     }
 }
 
@@ -91,6 +124,7 @@ impl Reset for CommandReset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn the_reason_is_logged_before_the_trigger() {
@@ -99,7 +133,7 @@ mod tests {
         let log = folder.path().join("log");
         std::fs::write(&trigger, "").expect("a file");
         std::fs::write(&log, "").expect("a file");
-        let reset = KernelReset::rehearsal(trigger.clone(), log.clone());
+        let reset = KernelReset::by(&trigger, &log, || Ok(()));
         reset.reset("fenced by B\nin epoch 7").expect("reset");
         assert_eq!(std::fs::read_to_string(&trigger).expect("text"), "b");
         let said = std::fs::read_to_string(&log).expect("text");
@@ -111,10 +145,32 @@ mod tests {
 
     #[test]
     fn a_reset_that_can_not_be_is_an_error() {
-        let nowhere = PathBuf::from("/nowhere/at/all");
-        let reset = KernelReset::rehearsal(nowhere.clone(), nowhere);
-        assert!(reset.reset("why").is_err());
+        let nowhere = Path::new("/nowhere/at/all");
+        let refused = || Err(io::Error::from_raw_os_error(libc::EPERM));
+        let reset = KernelReset::by(nowhere, nowhere, refused);
+        let hindered = reset
+            .hindrance()
+            .is_some_and(|why| why.contains("no-sysrq.conf"));
+        assert_ne!(hindered, may_reboot());
+        let said = reset.reset("why").expect_err("still here").to_string();
+        assert!(
+            said.contains("sysrq: No such file") && said.contains("reboot: Operation not"),
+            "{said}"
+        );
         assert!(CommandReset { command: vec![] }.reset("why").is_err());
+    }
+
+    #[test]
+    fn where_sysrq_does_nothing_the_machine_is_rebooted() {
+        static REBOOTED: AtomicBool = AtomicBool::new(false);
+        let reboot = || {
+            REBOOTED.store(true, Ordering::Relaxed);
+            Ok(())
+        };
+        let trigger = tempfile::NamedTempFile::new().expect("a file");
+        let reset = KernelReset::by(trigger.path(), Path::new("/nowhere"), reboot);
+        reset.reset("why").expect("reset");
+        assert!(REBOOTED.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `failoverd --check`: what was read, in words, and what the lease of the virtual addresses can't cover.
 
-use super::{Config, ROLL_LATENCY_MS};
+use super::{Config, PoolKind, ROLL_LATENCY_MS};
 use failover_core::config::Timing;
 use std::fmt::Write;
 
@@ -36,11 +36,7 @@ pub fn explain(config: &Config) -> String {
         line("  registrations that don't outlive a power loss are accepted".to_owned());
     }
     for pool in &config.pools {
-        let (device, place) = (pool.device.display(), pool.mountpoint.display());
-        line(format!(
-            "pool {}: {device} ({}) on {place}",
-            pool.name, pool.fstype
-        ));
+        line(format!("pool {}: {}", pool.name, kind(&pool.kind)));
         if !pool.units.is_empty() {
             let (name, units) = (&pool.name, pool.units.join(", "));
             line(format!("  units with pool {name}: {units}"));
@@ -88,6 +84,18 @@ pub fn explain(config: &Config) -> String {
         }
     }
     out
+}
+
+fn kind(kind: &PoolKind) -> String {
+    match kind {
+        PoolKind::Mount(mount) => format!(
+            "{} ({}) on {}",
+            mount.device.display(),
+            mount.fstype,
+            mount.mountpoint.display()
+        ),
+        PoolKind::Zfs(zfs) => format!("of ZFS, imported by its GUID {}", zfs.guid),
+    }
 }
 
 fn membership(config: &Config) -> String {

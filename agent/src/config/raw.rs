@@ -1,5 +1,6 @@
 //! The file as serde reads it: types and defaults, unknown keys refused.
 
+use super::pools::RawPool;
 use failover_core::config::Timing;
 use failover_core::ids::Node;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) vips: Vec<VipConfig>,
     #[serde(default)]
-    pub(super) pools: Vec<MountConfig>,
+    pub(super) pools: Vec<RawPool>,
 }
 
 fn three() -> u8 {
@@ -144,29 +145,6 @@ impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.ip, self.prefix)
     }
-}
-
-/// A pool that is a filesystem on a block device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MountConfig {
-    /// Its name, the same on both controllers.
-    pub name: String,
-    /// Block device (or a file for a loop device).
-    pub device: PathBuf,
-    /// Folder it is mounted on.
-    pub mountpoint: PathBuf,
-    /// Type of the filesystem.
-    pub fstype: String,
-    /// Mount options.
-    #[serde(default)]
-    pub options: Vec<String>,
-    /// Shared disks that it lies on; none: all of them.
-    #[serde(default)]
-    pub disks: Vec<String>,
-    /// Units of systemd that are started only where it is imported.
-    #[serde(default)]
-    pub units: Vec<String>,
 }
 
 /// Services that run only on the MASTER.

@@ -193,7 +193,7 @@ fn every_mistake_is_named_with_line_key_and_remedy() {
         (
             "fstype = \"ext4\"",
             "",
-            ":22: pools[0]: missing field `fstype`",
+            ":22: pools[0].fstype: missing; name the type",
         ),
         ("pair.key", "none.key", ":2: pair_key: "),
     ];

@@ -1,6 +1,7 @@
 //! The last check of each disk, kept in the state folder: nothing of the pair depends on it.
 
 use super::{Findings, Verdict};
+use crate::adapters::identity::Identity;
 use crate::journal::replace;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,11 +42,11 @@ pub fn read_kept(state_dir: &Path) -> BTreeMap<String, Kept> {
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
-/// Keeps what a check found.
+/// Keeps what a check found, under `name`: the identity that the configuration has for the disk.
 ///
 /// # Errors
 /// The file can't be written.
-pub fn keep(state_dir: &Path, findings: &Findings) -> io::Result<()> {
+pub fn keep(state_dir: &Path, name: &Identity, findings: &Findings) -> io::Result<()> {
     let mut all = read_kept(state_dir);
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let failed = findings.findings.iter();
@@ -58,7 +59,7 @@ pub fn keep(state_dir: &Path, findings: &Findings) -> io::Result<()> {
         read_p999_us: p999(&findings.reads),
         roll_p999_us: p999(&findings.rolls),
     };
-    all.insert(findings.disk.clone(), kept);
+    all.insert(name.to_string(), kept);
     while all.len() > DISKS_MAX {
         let oldest = all.iter().min_by_key(|(_, kept)| kept.wall_ms);
         let Some(name) = oldest.map(|(name, _)| name.clone()) else {
@@ -83,12 +84,15 @@ mod tests {
             reads: None,
             rolls: None,
             timers: Vec::new(),
+            effect: None,
         };
-        for disk in ["naa.1", "naa.2", "naa.1"] {
-            keep(folder.path(), &findings(disk)).expect("kept");
+        let names = ["naa.5000000000000001", "naa.5000000000000002"];
+        for disk in [names[0], names[1], names[0]] {
+            let name = Identity::parse(disk).expect("an identity");
+            keep(folder.path(), &name, &findings(disk)).expect("kept");
         }
         let kept = read_kept(folder.path());
-        assert_eq!(kept.keys().collect::<Vec<_>>(), ["naa.1", "naa.2"]);
+        assert_eq!(kept.keys().collect::<Vec<_>>(), names);
         assert!(kept.values().all(|kept| kept.passed));
         std::fs::write(folder.path().join(NAME), b"{\"naa.1\":").expect("damaged");
         assert_eq!(read_kept(folder.path()), BTreeMap::new());

@@ -6,11 +6,13 @@
 //!   Findings ──▶ table, JSON, Kept (state folder) ──▶ failover.fence.status
 //! ```
 
+mod demands;
 mod kept;
 mod latency;
 mod raw;
 mod trial;
 
+pub use demands::{demands, effect, lengthened, silence_ms};
 pub use kept::{Kept, keep, read_kept};
 pub use latency::{Latency, needed_timers};
 pub use trial::{CHECK_KEY, Trial};
@@ -67,6 +69,8 @@ pub struct Findings {
     pub rolls: Option<Latency>,
     /// Timers that the disk would need and the configuration doesn't have, as `name = value (now value)`.
     pub timers: Vec<String>,
+    /// What they would mean for a takeover; `None` where the timers do.
+    pub effect: Option<String>,
 }
 
 impl Findings {
@@ -101,6 +105,9 @@ impl Findings {
             let _ = writeln!(out, "\nTimers that this disk would need:");
             for timer in &self.timers {
                 let _ = writeln!(out, "  {timer}");
+            }
+            if let Some(effect) = &self.effect {
+                let _ = writeln!(out, "With them {effect}.");
             }
         }
         let verdict = match self.passed() {

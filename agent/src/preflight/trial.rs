@@ -1,5 +1,6 @@
 //! The check itself: one registration after the other on one disk, taken off again at the end.
 
+use super::demands::effect;
 use super::latency::{Latency, needed_timers};
 use super::raw::{RawPath, Written};
 use super::{Finding, Findings, Verdict};
@@ -89,6 +90,7 @@ impl Trial {
                 .iter()
                 .map(|(name, needed, now)| format!("{name} = {needed} (now {now})"))
                 .collect(),
+            effect: (!needed.is_empty()).then(|| effect(&self.timing, slowest)),
         })
     }
 
@@ -140,7 +142,7 @@ impl Trial {
     }
 
     fn capabilities(&mut self) {
-        match self.fence.examine(self.disk.id, PathId(0), DEADLINE) {
+        match self.fence.examine(self.disk.id, PathId(0)) {
             Ok(can) => {
                 let verdict = |good| if good { Verdict::Pass } else { Verdict::Fail };
                 let said = match can.wero {

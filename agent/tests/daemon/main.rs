@@ -235,13 +235,14 @@ fn a_master_without_disks_resets_itself_and_the_count_is_durable() {
     let bench = Bench::new();
     let (master, backup) = whole(&bench);
     let node = master.handle.config().node;
+    let journal = bench.folder(node).join("state/journal");
+    let uncounted = std::fs::read(&journal).expect("there");
     master.world.all_stuck.store(true, Ordering::Relaxed);
     wait_for("it resets itself", || {
         master.world.reset.lock().expect("whole").is_some()
     });
-    let journal = bench.folder(node).join("state/journal");
-    let journal = std::fs::read_to_string(journal).expect("there");
-    assert!(journal.contains("{\"resets\":1}"), "{journal}");
+    let counted = std::fs::read_to_string(&journal).expect("there");
+    assert!(counted.contains("{\"resets\":1}"), "{counted}");
     assert_eq!(master.world.lease_until.load(Ordering::Relaxed), 0);
     wait_for("the other one serves", || backup.status() == "MASTER");
     // The pretend reset comes back; a daemon in that state says so, and still ends when told to.
@@ -249,5 +250,20 @@ fn a_master_without_disks_resets_itself_and_the_count_is_durable() {
     let refused = ask(&master, Command::Update(SettingsChange::default()));
     assert!(refused.is_err_and(|why| why.contains("has halted")));
     assert_eq!(master.stop(), Exit::Stopped);
+    // Even where the journal could not keep the count: the block that was written directly has it, and the reason.
+    std::fs::write(&journal, uncounted).expect("written");
+    let again = bench.start(node);
+    let history = again.handle.backend().history(100);
+    let why =
+        "an earlier run asked for a reset that did not happen: no majority of the shared disks";
+    let told = |record: &&failover_api::HistoryRecord| {
+        (record.from.as_str(), record.to.as_str()) == ("halted", "starting")
+    };
+    let records: Vec<_> = history.iter().filter(told).collect();
+    assert_eq!(records.len(), 1, "{history:?}");
+    assert!(records[0].why.starts_with(why), "{records:?}");
+    let counted = std::fs::read_to_string(&journal).expect("there");
+    assert!(counted.contains("{\"resets\":1}"), "{counted}");
+    again.stop();
     backup.stop();
 }

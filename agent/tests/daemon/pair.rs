@@ -56,6 +56,14 @@ impl Shelf {
                     wero: disk.holder.is_some(),
                 });
             }
+            PrCommand::ReadFull => {
+                return Ok(PrReply::Full {
+                    generation: disk.generation,
+                    keys: disk.keys.values().copied().collect(),
+                    holder: disk.holder.and_then(|n| disk.keys.get(&n).copied()),
+                    wero: disk.holder.is_some(),
+                });
+            }
             PrCommand::Register { old, new } => {
                 registered(old)?;
                 disk.register(nexus, new);

@@ -318,6 +318,60 @@ fn addresses_that_went_with_their_link_come_back_with_it() {
     on_a_wire(test, FLAP, &["192.0.2.9/24", "2001:db8::9/64"]);
 }
 
+/// A pretend journald in the place of the real one. $1 the program, $2 the folder with its socket and the configuration.
+const JOURNAL: &str = r#"
+mount -t tmpfs none /run
+mkdir -p /run/systemd/journal
+touch /run/systemd/journal/socket
+mount --bind "$2/journald" /run/systemd/journal/socket
+exec 2>"$2/errors"
+JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$1" --config "$2/failoverd.toml"
+"#;
+
+#[test]
+fn journald_gets_the_ids_of_its_catalogue() {
+    let test = "program::journald_gets_the_ids_of_its_catalogue";
+    let mut single = Single::new();
+    let journald = UnixDatagram::bind(single.path("journald")).expect("a socket");
+    let patience = Some(Duration::from_secs(30));
+    journald.set_read_timeout(patience).expect("a time-out");
+    let inside = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-ec", script, "sh"]);
+        command
+            .arg(env!("CARGO_BIN_EXE_failoverd"))
+            .arg(single.dir.path());
+        command
+    };
+    let probe = inside("mount -t tmpfs none /run").output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        let why = "no mount namespace can be made here";
+        let _ = write!(std::io::stderr(), "\nSKIPPED: {test}: {why}\n");
+        return;
+    }
+    single.child = Some(inside(JOURNAL).spawn().expect("runs"));
+    let mut line = vec![0; 65536];
+    // The native protocol: FIELD=value lines, or FIELD, a little-endian length and the value.
+    let serves = loop {
+        let length = journald.recv(&mut line).expect("a line in time");
+        let line = text(&line[..length]);
+        if line.contains("-> active") {
+            break line;
+        }
+    };
+    for part in [
+        "0348b3bc16ba5e128f9c49355a142529\n",
+        "MESSAGE_ID\n",
+        "FAILOVER_ID\n",
+        "FAILOVER_TO\n",
+        "SYSLOG_IDENTIFIER",
+    ] {
+        assert!(serves.contains(part), "{part:?} is missing: {serves:?}");
+    }
+    single.signal(Signal::SIGTERM);
+    assert_eq!(single.end(), Some(0));
+}
+
 /// A unit that waited for the target which it starts itself would never be ready.
 #[test]
 fn it_is_ready_as_soon_as_the_socket_answers() {
@@ -329,25 +383,105 @@ fn it_is_ready_as_soon_as_the_socket_answers() {
         go.display()
     );
     std::fs::write(&single.config, single.read("failoverd.toml") + &waits).expect("written");
-    let manager = UnixDatagram::bind(single.path("notify")).expect("a socket");
-    let patience = Some(Duration::from_secs(30));
-    manager.set_read_timeout(patience).expect("a time-out");
-    let child = Command::new(env!("CARGO_BIN_EXE_failoverd"))
-        .arg("--config")
-        .arg(&single.config)
-        .env("NOTIFY_SOCKET", single.path("notify"))
-        .stderr(std::fs::File::create(single.path("errors")).expect("a file"))
-        .spawn();
-    single.child = Some(child.expect("runs"));
-    let mut told = [0; 256];
-    let length = manager.recv(&mut told).expect("told in time");
-    assert_eq!(text(&told[..length]).trim_end(), "READY=1");
+    let mut manager = Manager::start(&mut single);
+    manager.waits_for("READY=1");
     UnixStream::connect(single.path("s")).expect("the socket is there");
     assert!(!single.errors().contains("-> active"), "not yet serving");
     std::fs::write(&go, "").expect("let go");
-    wait_for("it serves", || single.errors().contains("-> active"));
+    manager.waits_for("STATUS=SINGLE (active)");
     single.signal(Signal::SIGTERM);
     assert_eq!(single.end(), Some(0));
-    let length = manager.recv(&mut told).expect("told in time");
-    assert_eq!(text(&told[..length]).trim_end(), "STOPPING=1");
+    manager.waits_for("STOPPING=1");
+}
+
+/// A pretend service manager.
+struct Manager {
+    socket: UnixDatagram,
+    told: Vec<String>,
+}
+
+impl Manager {
+    /// Starts the daemon under it, with a watchdog of 8 s.
+    fn start(single: &mut Single) -> Manager {
+        let socket = UnixDatagram::bind(single.path("notify")).expect("a socket");
+        let patience = Some(Duration::from_secs(30));
+        socket.set_read_timeout(patience).expect("a time-out");
+        // A descriptor that an earlier run left, and that this configuration knows no use for.
+        let script = "LISTEN_PID=$$ exec \"$0\" --config \"$1\" 3</dev/null";
+        let child = Command::new("sh")
+            .args(["-c", script, env!("CARGO_BIN_EXE_failoverd")])
+            .arg(&single.config)
+            .env("NOTIFY_SOCKET", single.path("notify"))
+            .env("WATCHDOG_USEC", "8000000")
+            .env("LISTEN_FDS", "1")
+            .env("LISTEN_FDNAMES", "watchdog")
+            .stderr(std::fs::File::create(single.path("errors")).expect("a file"))
+            .spawn();
+        single.child = Some(child.expect("runs"));
+        let told = Vec::new();
+        Manager { socket, told }
+    }
+
+    /// Until a line with these words was told, or a second time if it was.
+    fn waits_for(&mut self, words: &str) {
+        let began = std::time::Instant::now();
+        loop {
+            let late = began.elapsed() > Duration::from_secs(60);
+            assert!(!late, "{words} is missing: {:?}", self.told);
+            let mut text = [0; 1024];
+            let length = self.socket.recv(&mut text);
+            let length = length.unwrap_or_else(|_| panic!("{words} is missing: {:?}", self.told));
+            let told = String::from_utf8_lossy(&text[..length]).into_owned();
+            let found = told.contains(words);
+            self.told.push(told);
+            if found {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_service_manager_hears_of_life_of_a_long_stop_and_of_one_that_is_taken_back() {
+    let mut single = Single::new();
+    let at = single.dir.path().display().to_string();
+    let slow = format!(
+        "[[services.hooks]]\nname = \"slow\"\nstart = [\"/bin/true\"]\ntimeout_ms = 15000\n\
+         stop = [\"/bin/sh\", \"-c\", \"until [ -e {at}/go ] || [ -e {at}/fail ]; do sleep 0.05; done; ! [ -e {at}/fail ]\"]\n"
+    );
+    std::fs::write(&single.config, single.read("failoverd.toml") + &slow).expect("written");
+    // Cleaning up before the start must not wait.
+    std::fs::write(single.path("go"), "").expect("let go");
+    let mut manager = Manager::start(&mut single);
+    manager.waits_for("STATUS=SINGLE (active)");
+    let told = manager.told.concat();
+    // What was kept goes back, the start has a limit of its own, and life brings back the shorter one.
+    assert!(
+        told.contains("FDSTOREREMOVE=1\nFDNAME=watchdog\n"),
+        "{told}"
+    );
+    let limits: Vec<u64> = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("WATCHDOG_USEC=")?.parse().ok())
+        .collect();
+    assert!(
+        limits.len() == 2 && limits[0] > 60_000_000 && limits[1] == 8_000_000,
+        "{told}"
+    );
+    manager.waits_for("WATCHDOG=1");
+
+    std::fs::remove_file(single.path("go")).expect("there");
+    single.signal(Signal::SIGTERM);
+    manager.waits_for("STATUS=SINGLE (stopping-services)");
+    manager.waits_for("EXTEND_TIMEOUT_USEC=15000000");
+    std::fs::write(single.path("fail"), "").expect("written");
+    manager.waits_for("STATUS=SINGLE (active); told to end, but the handover was taken back");
+    wait_for("it is in the log", || {
+        single.errors().contains("STOP_TAKEN_BACK")
+    });
+
+    std::fs::remove_file(single.path("fail")).expect("there");
+    std::fs::write(single.path("go"), "").expect("let go");
+    single.signal(Signal::SIGTERM);
+    assert_eq!(single.end(), Some(0));
 }

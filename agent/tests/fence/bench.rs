@@ -12,6 +12,7 @@ use failoverd::adapters::disk_paths::{DiskPath, SharedDisk};
 use failoverd::adapters::fence::{Options, RealFence};
 use failoverd::adapters::identity::Identity;
 use failoverd::adapters::ports::{Kind, Node, Opener, Port, PortError};
+use failoverd::engine::Engine;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -84,7 +85,9 @@ pub fn key(node: Controller, epoch: u64, beat: u16) -> Key {
 
 /// One controller with its fence and one disk.
 pub struct Side {
-    pub fence: RealFence,
+    pub fence: Arc<RealFence>,
+    /// What the daemon has before it.
+    pub engine: Engine,
     pub nodes: Nodes,
     pub disk: DiskId,
 }
@@ -100,8 +103,10 @@ impl Side {
             path(Kind::Scsi, "sdc", "3:0:0:0"),
         ];
         let disks = [shared(NAME, &paths)];
+        let fence = Arc::new(RealFence::new(Arc::new(nodes.clone()), options, &disks));
         Side {
-            fence: RealFence::new(Arc::new(nodes.clone()), options, &disks),
+            engine: Engine::new(fence.clone()).expect("a thread"),
+            fence,
             nodes,
             disk: DiskId::of(NAME),
         }
@@ -118,19 +123,21 @@ impl Side {
             path(Kind::Nvme, "nvme1n1", "nvme1:1"),
         ];
         let disks = [shared(NVME_NAME, &paths)];
+        let fence = Arc::new(RealFence::new(Arc::new(nodes.clone()), options, &disks));
         Side {
-            fence: RealFence::new(Arc::new(nodes.clone()), options, &disks),
+            engine: Engine::new(fence.clone()).expect("a thread"),
+            fence,
             nodes,
             disk: DiskId::of(NVME_NAME),
         }
     }
 
     pub fn run(&self, work: DiskWork) -> DiskOutcome {
-        perform_disk(&self.fence, self.disk, work, PATIENT)
+        perform_disk(&self.engine, self.disk, work, PATIENT)
     }
 
     pub fn send(&self, path: u8, command: PrCommand) -> Result<PrReply, PrError> {
-        self.fence
+        self.engine
             .execute(self.disk, PathId(path), command, PATIENT)
     }
 

@@ -2,14 +2,16 @@
 
 use crate::bench::{Device, Nodes, key};
 use crate::disk_paths::{Machine, ONE, TWO, shelf};
-use crate::scsi_target::{Fault, Target};
+use crate::scsi_target::{Fault, Flaw, Target};
 use failover_api::HistoryRecord;
 use failover_core::action::{Entry, OwnerRecord};
 use failover_core::adapters::Journal as _;
 use failover_core::beat::ArbiterList;
 use failover_core::ids::{DiskId, Epoch, Node};
+use failoverd::assemble;
 use failoverd::clearing::{Cleared, Pace};
 use failoverd::config::Config;
+use failoverd::disks;
 use failoverd::fence_commands::{CheckOrder, ClearOrder, Ground, check, clear};
 use failoverd::journal::FileJournal;
 use failoverd::pair_key::PairKey;
@@ -324,4 +326,36 @@ fn the_journals_arbiters_count_where_they_are_fewer() {
     journal.record(&Entry::Arbiters(list)).expect("written");
     let cleared = clear(&order, &config, &place.ground(), QUICK).expect("two of three were read");
     assert_eq!(cleared.len(), 1);
+}
+
+/// What a check found counts at the next start and in `--check`: by name, with the reason.
+#[test]
+fn a_disk_that_failed_its_check_is_refused_for_a_pair() {
+    let place = Place::new();
+    place
+        .one
+        .with(|disk| disk.flaw = Some(Flaw::LetsStrangersWrite));
+    let found = place.check("sdb", Some(ONE)).expect("checked");
+    assert!(!found.passed());
+    let at = place.folder.path().display();
+    let paired = format!(
+        "node = \"A\"\npair_key = \"{at}/pair.key\"\ndisks = [\"{ONE}\", \"{TWO}\"]\n[timing]\ndisk_silent_ms = 30000\n\
+         [paths]\nstate_dir = \"{at}/state\"\nruntime_dir = \"{at}/run\"\nsocket = \"{at}/s\"\n\
+         [[links]]\nlocal = \"127.0.0.1:5001\"\npeer = \"127.0.0.1:5002\"\n"
+    );
+    let paired = Config::parse(&paired, &place.path("f.toml")).expect("good");
+    let roots = place.machine.roots();
+    let start = || disks::fence(&paired, &roots, Arc::new(place.nodes.clone()));
+    let told = start().expect_err("refused").to_string();
+    assert!(
+        told.contains("disks[0]") && told.contains("stranger's write"),
+        "{told}"
+    );
+    let told = assemble::look_at_machine(&paired, &roots, place.folder.path())
+        .expect_err("--check says so too");
+    assert!(told.to_string().contains("stranger's write"));
+    // Repaired, and checked again.
+    place.one.with(|disk| disk.flaw = None);
+    place.check("sdb", Some(ONE)).expect("checked");
+    start().expect("allowed");
 }

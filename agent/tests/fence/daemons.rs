@@ -78,7 +78,9 @@ impl Shelf {
         }
         let config = self.config(node);
         let fence = disks::fence(&config, &machine.roots(), Arc::new(nodes)).expect("found");
-        let (adapters, _watchdog) = assemble::real(&config, Arc::new(fence)).expect("assembled");
+        let (adapters, _watchdog) =
+            assemble::real(&config, Arc::new(fence), &mut assemble::Kept::new())
+                .expect("assembled");
         let running = start(config, adapters).expect("starts");
         let handle = running.handle();
         (running, handle)

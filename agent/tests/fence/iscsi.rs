@@ -59,10 +59,13 @@ impl Session {
             status: 0,
             log,
         };
+        // Every key at once: LIO asks for the answer to each that it isn't told.
         let text = format!(
             "InitiatorName={}\0TargetName={}\0SessionType=Normal\0HeaderDigest=None\0DataDigest=None\0\
              MaxRecvDataSegmentLength={SEGMENT_MAX}\0InitialR2T=No\0ImmediateData=Yes\0FirstBurstLength=65536\0\
-             MaxBurstLength={SEGMENT_MAX}\0MaxOutstandingR2T=1\0ErrorRecoveryLevel=0\0MaxConnections=1\0",
+             MaxBurstLength={SEGMENT_MAX}\0MaxOutstandingR2T=1\0ErrorRecoveryLevel=0\0MaxConnections=1\0\
+             DefaultTime2Wait=2\0DefaultTime2Retain=0\0IFMarker=No\0OFMarker=No\0DataPDUInOrder=Yes\0\
+             DataSequenceInOrder=Yes\0",
             place.initiator, place.target
         );
         let mut text = text.into_bytes();

@@ -1,6 +1,6 @@
 //! The core's disk work over the daemon's fence, on an NVMe namespace.
 
-use crate::bench::{NGUID, PATIENT, STRICT, Side, key};
+use crate::bench::{NGUID, STRICT, Side, key};
 use crate::nvme_target::{Host, NvmeTarget};
 use failover_core::disk_work::{DiskOutcome, DiskWork};
 use failover_core::ids::{Node, PathId};
@@ -113,10 +113,7 @@ fn a_host_without_an_identifier_changes_nothing() {
         "{answer:?}"
     );
     target.with(|state| assert!(state.keys.is_empty()));
-    let examined = a
-        .fence
-        .examine(a.disk, PathId(0), PATIENT)
-        .expect("it answers");
+    let examined = a.fence.examine(a.disk, PathId(0)).expect("it answers");
     assert_eq!(examined.host, Some(HostId::Wide([0; 16])));
     assert!(examined.persist && examined.wero);
 }

@@ -13,7 +13,7 @@ use failover_core::pr::{PrCommand, PrError, PrReply};
 use failoverd::adapters::fence::{Options, RealFence};
 use failoverd::adapters::identity::Identity;
 use failoverd::adapters::ports::{Data, Kind, Node, Opener, Port, PortError, ScsiPort};
-use failoverd::adapters::scsi::inquiry;
+use failoverd::adapters::scsi::{inquiry, pr_in};
 use failoverd::preflight::{Trial, Verdict};
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
@@ -342,7 +342,7 @@ fn tgtd_on_loopback() {
             DiskOutcome::Unreachable(why) => assert!(why.contains("ILLEGAL REQUEST"), "{why}"),
             other => panic!("{other:?}"),
         }
-        show(&[a, b]);
+        show(&[a.log.clone(), b.log.clone()]);
     });
 }
 
@@ -366,6 +366,7 @@ fn the_target_of_the_environment() {
         initiator: "iqn.2026-01.test.failoverd:looks".into(),
         session: 1,
     };
+    let inquired = inquired(&place);
     let (a, b) = common(&place);
     assert_eq!(checked(&place), [""; 0]);
     assert_eq!(a.take(3, Controller::A), DiskOutcome::Taken);
@@ -377,15 +378,35 @@ fn the_target_of_the_environment() {
         b.send(0, PrCommand::Clear { key: keys[0] }),
         Ok(PrReply::Good)
     );
-    show(&[a, b]);
+    show(&[inquired, a.log.clone(), b.log.clone()]);
+}
+
+/// Who the disk says it is, and what it can: for fixtures.
+fn inquired(place: &Place) -> Arc<Mutex<Vec<Exchange>>> {
+    let log = Arc::new(Mutex::default());
+    let mut session = Session::login(place, log.clone()).expect("a session");
+    let capabilities = pr_in::Action::ReportCapabilities.cdb(8);
+    let commands: [&[u8]; 5] = [
+        &inquiry::standard_cdb(96),
+        &inquiry::page_cdb(0x80, 252),
+        &inquiry::page_cdb(inquiry::PAGE_IDENTIFICATION, 1024),
+        &capabilities,
+        &capabilities,
+    ];
+    for cdb in commands {
+        session
+            .submit(cdb, Data::In(1024), Duration::from_secs(10))
+            .expect("an answer");
+    }
+    log
 }
 
 /// With `--nocapture`: every exchange once, in a form for fixtures.
-fn show(sides: &[Side]) {
+fn show(logs: &[Arc<Mutex<Vec<Exchange>>>]) {
     let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
     let mut lines = std::collections::BTreeSet::new();
-    for side in sides {
-        for (cdb, out, status, sense, data) in side.log.lock().expect("no panic inside").iter() {
+    for log in logs {
+        for (cdb, out, status, sense, data) in log.lock().expect("no panic inside").iter() {
             // With CHECK CONDITION the buffer holds anything.
             let data = if *status == 0 { &data[..] } else { &[] };
             let (cdb, out, sense, data) = (hex(cdb), hex(out), hex(sense), hex(data));

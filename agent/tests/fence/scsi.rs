@@ -264,10 +264,7 @@ fn a_disk_without_aptpl_is_used_only_by_permission() {
     let a = Side::scsi(&target, "a", lax);
     assert_eq!(a.take(key(Node::A, 1, 0)), DiskOutcome::Taken);
     target.with(|disk| assert!(!disk.aptpl));
-    let examined = a
-        .fence
-        .examine(a.disk, PathId(0), PATIENT)
-        .expect("it answers");
+    let examined = a.fence.examine(a.disk, PathId(0)).expect("it answers");
     assert!(!examined.persist && examined.wero && examined.host.is_none());
 }
 

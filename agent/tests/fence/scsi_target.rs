@@ -45,6 +45,8 @@ pub struct State {
     /// The APTPL bit of the last registration.
     pub aptpl: bool,
     pub knows_aptpl: bool,
+    /// READ FULL STATUS is optional.
+    pub knows_full_status: bool,
     pub faults: BTreeMap<Nexus, Fault>,
     /// Writes inside the disk: done by `land`, undone by PREEMPT AND ABORT.
     pub in_flight: Vec<Nexus>,
@@ -68,6 +70,7 @@ impl Target {
         let state = State {
             naa,
             knows_aptpl: true,
+            knows_full_status: true,
             ..State::default()
         };
         Target(Arc::new((Mutex::new(state), Condvar::new())))
@@ -280,11 +283,32 @@ impl State {
                     0,
                 ];
             }
+            3 if self.knows_full_status => answer.extend(self.full_status()),
             _ => return check(5, 0x24, 0),
         }
         let room = usize::from(u16::from_be_bytes([cdb[7], cdb[8]]));
         answer.truncate(room);
         good(answer)
+    }
+
+    /// SPC-4 6.15.5: a descriptor for each nexus, with an iSCSI TransportID (7.6.4.6) of 16 bytes.
+    fn full_status(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (nexus, key) in &self.keys {
+            let held = self.holder.filter(|(holder, _)| holder == nexus);
+            body.extend(key.to_be_bytes());
+            body.extend([0, 0, 0, 0, u8::from(held.is_some())]);
+            body.extend([held.map_or(0, |(_, kind)| kind), 0, 0, 0, 0]);
+            body.extend([0, nexus.1 + 1, 0, 0, 0, 16]);
+            let mut transport = [0_u8; 16];
+            transport[..4].copy_from_slice(&[0x05, 0, 0, 12]);
+            transport[4..4 + nexus.0.len().min(12)]
+                .copy_from_slice(&nexus.0.as_bytes()[..nexus.0.len().min(12)]);
+            body.extend(transport);
+        }
+        let mut answer = (body.len() as u32).to_be_bytes().to_vec();
+        answer.extend(body);
+        answer
     }
 
     fn reserve_out(&mut self, nexus: Nexus, cdb: &[u8], out: &[u8]) -> Answer {

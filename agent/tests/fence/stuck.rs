@@ -7,7 +7,7 @@ use failover_core::disk_work::{DiskOutcome, DiskWork};
 use failover_core::ids::{DiskId, Node, PathId};
 use failover_core::perform::perform_disk;
 use failover_core::pr::{PrCommand, PrError, PrReply};
-use failoverd::adapters::fence::RealFence;
+use failoverd::engine::Engine;
 use std::time::Duration;
 
 /// Long enough that a path's thread begins what it was given, on however busy a machine.
@@ -34,7 +34,7 @@ fn transport(answer: Result<PrReply, PrError>) -> String {
 fn the_caller_waits_no_longer_than_its_deadline() {
     let (target, side) = stuck();
     let command = PrCommand::RegisterIgnore { new: 5 };
-    let why = transport(side.fence.execute(side.disk, PathId(0), command, SHORT));
+    let why = transport(side.engine.execute(side.disk, PathId(0), command, SHORT));
     assert!(
         why.contains("no answer") && why.contains("2:0:0:0"),
         "{why}"
@@ -48,14 +48,21 @@ fn the_caller_waits_no_longer_than_its_deadline() {
 #[test]
 fn no_command_overtakes_an_earlier_one_of_its_path() {
     let (target, side) = stuck();
-    let execute = |command, deadline| side.fence.execute(side.disk, PathId(0), command, deadline);
+    let execute = |command, deadline| side.engine.execute(side.disk, PathId(0), command, deadline);
     transport(execute(PrCommand::RegisterIgnore { new: 5 }, SHORT));
     let unregister = PrCommand::Register { old: 5, new: 0 };
     let why = transport(execute(unregister, SHORT));
     assert!(why.contains("was not sent"), "{why}");
     // The late success comes first, then what undoes it.
     target.fault(("a", 0), None);
-    assert_eq!(execute(unregister, PATIENT), Ok(PrReply::Good));
+    let gone_by = std::time::Instant::now() + PATIENT;
+    let mut answer = execute(unregister, PATIENT);
+    while matches!(&answer, Err(PrError::Transport(why)) if why.contains("was not sent")) {
+        assert!(std::time::Instant::now() < gone_by, "{answer:?}");
+        std::thread::sleep(Duration::from_millis(1));
+        answer = execute(unregister, PATIENT);
+    }
+    assert_eq!(answer, Ok(PrReply::Good));
     target.with(|disk| {
         assert!(disk.keys.is_empty());
         let actions: Vec<u8> = disk
@@ -87,7 +94,7 @@ fn callers_of_one_path_take_turns() {
 }
 
 /// Little patience with the stuck path, all of it with the other: a slow machine fails no test.
-struct Unequal<'f>(&'f RealFence);
+struct Unequal<'f>(&'f Engine);
 
 impl Fence for Unequal<'_> {
     fn paths(&self, disk: DiskId) -> u8 {
@@ -109,7 +116,7 @@ impl Fence for Unequal<'_> {
 #[test]
 fn a_disk_is_taken_over_the_path_that_works() {
     let (target, side) = stuck();
-    let fence = Unequal(&side.fence);
+    let fence = Unequal(&side.engine);
     let surveyed = match perform_disk(&fence, side.disk, DiskWork::Survey, SHORT) {
         DiskOutcome::Surveyed(survey) => survey,
         other => panic!("{other:?}"),
@@ -128,7 +135,37 @@ fn a_disk_is_taken_over_the_path_that_works() {
 fn the_fence_can_be_dropped_with_a_command_stuck() {
     let (target, side) = stuck();
     let command = PrCommand::ReadKeys;
-    transport(side.fence.execute(side.disk, PathId(0), command, SHORT));
+    transport(side.engine.execute(side.disk, PathId(0), command, SHORT));
     drop(side);
+    target.fault(("a", 0), None);
+}
+
+/// The daemon's way: the whole work is the engine's, and a path that hangs is left out of the next one at once.
+#[test]
+fn work_goes_on_over_the_path_that_works() {
+    let (target, side) = stuck();
+    let run = |work, deadline| {
+        let (told, end) = std::sync::mpsc::channel();
+        let ended = Box::new(move |outcome, _| {
+            let _ = told.send(outcome);
+        });
+        side.engine
+            .start_work(side.disk, work, deadline, ended)
+            .expect("room");
+        end.recv_timeout(PATIENT).expect("it ends")
+    };
+    let DiskOutcome::Surveyed(surveyed) = run(DiskWork::Survey, SHORT) else {
+        panic!("not read over the other path");
+    };
+    assert_eq!(side.engine.load().old, 1, "the hung one");
+    let begun = std::time::Instant::now();
+    let work = DiskWork::Take {
+        key: key(Node::A, 1, 0),
+        surveyed,
+    };
+    // All the patience there is: waiting for the stuck path would take it.
+    assert_eq!(run(work, PATIENT), DiskOutcome::Taken);
+    assert!(begun.elapsed() < PATIENT / 2);
+    target.with(|disk| assert_eq!(disk.holder, Some((("a", 1), 5))));
     target.fault(("a", 0), None);
 }

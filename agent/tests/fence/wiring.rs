@@ -69,7 +69,9 @@ fn a_missing_disk_is_told_and_counts_as_unreachable() {
     let machine = shelf();
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(folder.path(), &["wwn-0x5000C50000000001", GONE]);
-    let lines = assemble::look_at_machine(&config, &machine.roots()).expect("fine");
+    let looked = assemble::look_at_machine(&config, &machine.roots(), folder.path());
+    let (lines, hands_on) = looked.expect("fine");
+    assert_eq!(hands_on, []);
     assert_eq!(
         lines,
         [
@@ -153,4 +155,24 @@ fn a_disk_that_another_one_imitates_keeps_its_paths() {
     assert!(said[0].contains("two different disks"), "{said:?}");
     assert!(read_keys(&fence, 0) && read_keys(&fence, 1));
     assert_eq!(fence.paths(DiskId::of(ONE)), 2);
+}
+
+#[test]
+fn a_machine_that_uses_a_shared_disk_by_itself_is_refused_with_every_line() {
+    let machine = shelf();
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), &[ONE]);
+    std::fs::create_dir(folder.path().join("etc")).expect("a folder");
+    let lines = "/dev/sdb /x ext4 defaults 0 0\n/dev/sdc /y ext4 defaults 0 0\n";
+    std::fs::write(folder.path().join("etc/fstab"), lines).expect("written");
+    let looked = assemble::look_at_machine(&config, &machine.roots(), folder.path());
+    let (_, hands_on) = looked.expect("fine");
+    let refused = assemble::refuse_hands_on(&config, &hands_on)
+        .expect_err("refused")
+        .0;
+    assert!(
+        refused.contains("/etc/fstab:1: ") && refused.contains("\n/etc/fstab:2: "),
+        "{refused}"
+    );
+    assemble::refuse_hands_on(&config, &[]).expect("nothing found");
 }

@@ -58,7 +58,8 @@ pub fn serve(surroundings: &Surroundings) -> Result<Exit, String> {
         services: host,
         reset: Arc::new(move |why| pull_the_plug(&reset, node, why)),
     };
-    let (adapters, _) = assemble::around(machine, &config).map_err(|failure| failure.0)?;
+    let (adapters, _) = assemble::around(machine, &config, &mut assemble::Kept::new())
+        .map_err(|failure| failure.0)?;
     run(config, adapters).map_err(|error| error.to_string())
 }
 

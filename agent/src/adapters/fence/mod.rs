@@ -1,16 +1,17 @@
 //! Reservations on the real shared disks: the core's `Fence`.
 //!
 //! ```text
-//!   disk's lane ── execute(disk, path, command, deadline) ──▶ RealFence
-//!                                                               │ one Lane for each path: a thread, an opened port
-//!                                      scsi.rs / nvme.rs  ◀─────┘
-//!                            command → bytes → port (SG_IO, NVMe) → bytes → answer
+//!   engine's worker ── execute(disk, path, command) ──▶ RealFence
+//!                                                           │ one FencePath for each path: an opened port
+//!                                  scsi.rs / nvme.rs  ◀─────┘
+//!                        command → bytes → port (SG_IO, NVMe) → bytes → answer
 //! ```
 //!
-//! No process is spawned, nothing is retried here but a read that needs more room, and nothing is decided.
+//! No process is spawned, nothing is retried here but a read that needs more room, and nothing is decided. A call lasts
+//! as long as the kernel needs: who can't wait goes through the engine.
 
-mod lane;
 mod nvme;
+mod path;
 mod scsi;
 
 use crate::adapters::disk_paths::{DiskPath, SharedDisk};
@@ -20,7 +21,7 @@ use crate::adapters::ports::{Node, Opener, Port, PortError};
 use failover_core::adapters::Fence;
 use failover_core::ids::{DiskId, PathId};
 use failover_core::pr::{PrCommand, PrError, PrReply};
-use lane::Lane;
+use path::FencePath;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -81,7 +82,7 @@ impl Opener for DeviceNodes {
 
 struct Disk {
     name: Arc<Identity>,
-    lanes: RwLock<Vec<Arc<Lane>>>,
+    paths: RwLock<Vec<Arc<FencePath>>>,
 }
 
 /// Reservations on the shared disks that were chosen, and on no others.
@@ -103,8 +104,8 @@ impl RealFence {
     pub fn new(opener: Arc<dyn Opener>, options: Options, disks: &[SharedDisk]) -> RealFence {
         let disk = |disk: &SharedDisk| {
             let name = Arc::new(disk.identity.clone());
-            let lanes = RwLock::default();
-            (disk.id, Disk { name, lanes })
+            let paths = RwLock::default();
+            (disk.id, Disk { name, paths })
         };
         let fence = RealFence {
             opener,
@@ -123,37 +124,37 @@ impl RealFence {
     pub fn refresh(&self, found: &[SharedDisk]) -> Vec<String> {
         let mut left_out = Vec::new();
         for (id, disk) in &self.disks {
-            let paths = found.iter().find(|found| found.id == *id);
-            let paths = paths.map_or(&[][..], |found| &found.paths);
-            let mut lanes = disk.lanes.write().unwrap_or_else(PoisonError::into_inner);
-            for lane in lanes.iter() {
-                let now = paths.iter().find(|path| lane.is_at(&path.address));
-                lane.set_node(now.map(|path| path.node.clone()));
+            let now = found.iter().find(|found| found.id == *id);
+            let now = now.map_or(&[][..], |found| &found.paths);
+            let mut known = disk.paths.write().unwrap_or_else(PoisonError::into_inner);
+            for path in known.iter() {
+                let here = now.iter().find(|found| path.is_at(&found.address));
+                path.set_node(here.map(|found| found.node.clone()));
             }
-            for path in paths {
-                if !lanes.iter().any(|lane| lane.is_at(&path.address)) {
-                    left_out.extend(self.add(disk, &mut lanes, path));
+            for found in now {
+                if !known.iter().any(|path| path.is_at(&found.address)) {
+                    left_out.extend(self.add(disk, &mut known, found));
                 }
             }
         }
         left_out
     }
 
-    fn add(&self, disk: &Disk, lanes: &mut Vec<Arc<Lane>>, path: &DiskPath) -> Option<String> {
-        let lane = || {
-            Arc::new(Lane::new(
+    fn add(&self, disk: &Disk, paths: &mut Vec<Arc<FencePath>>, path: &DiskPath) -> Option<String> {
+        let new = || {
+            Arc::new(FencePath::new(
                 self.opener.clone(),
                 self.options,
                 disk.name.clone(),
                 path,
             ))
         };
-        if let Some(gone) = lanes.iter_mut().find(|lane| lane.is_gone()) {
-            *gone = lane();
+        if let Some(gone) = paths.iter_mut().find(|path| path.is_gone()) {
+            *gone = new();
             return None;
         }
-        if lanes.len() < PATHS_MAX {
-            lanes.push(lane());
+        if paths.len() < PATHS_MAX {
+            paths.push(new());
             return None;
         }
         let (name, address) = (&disk.name, &path.address);
@@ -165,11 +166,11 @@ impl RealFence {
     /// The shared disks and where their paths lead to now; paths that are gone are left out.
     pub fn shared(&self) -> Vec<SharedDisk> {
         let shared = |(id, disk): (&DiskId, &Disk)| {
-            let lanes = disk.lanes.read().unwrap_or_else(PoisonError::into_inner);
+            let paths = disk.paths.read().unwrap_or_else(PoisonError::into_inner);
             SharedDisk {
                 id: *id,
                 identity: (*disk.name).clone(),
-                paths: lanes.iter().filter_map(|lane| lane.path()).collect(),
+                paths: paths.iter().filter_map(|path| path.path()).collect(),
             }
         };
         self.disks.iter().map(shared).collect()
@@ -179,37 +180,29 @@ impl RealFence {
     ///
     /// # Errors
     /// As for a command.
-    pub fn examine(
-        &self,
-        disk: DiskId,
-        path: PathId,
-        deadline: Duration,
-    ) -> Result<Examination, PrError> {
-        match self
-            .lane(disk, path)?
-            .ask(lane::Ask::Examine, KERNEL_TIMEOUT, deadline)?
-        {
-            lane::Told::Examined(examination) => Ok(examination),
-            lane::Told::Reply(reply) => Err(PrError::Transport(format!(
+    pub fn examine(&self, disk: DiskId, path: PathId) -> Result<Examination, PrError> {
+        match self.path(disk, path)?.ask(path::Ask::Examine)? {
+            path::Told::Examined(examination) => Ok(examination),
+            path::Told::Reply(reply) => Err(PrError::Transport(format!(
                 "an examination was answered with {reply:?}"
             ))),
         }
     }
 
-    fn lane(&self, disk: DiskId, path: PathId) -> Result<Arc<Lane>, PrError> {
+    fn path(&self, disk: DiskId, path: PathId) -> Result<Arc<FencePath>, PrError> {
         let Some(found) = self.disks.get(&disk) else {
             return Err(PrError::Illegal(format!(
                 "disk {disk} isn't one of the shared disks: nothing is sent to it; name it in `disks` if it is shared"
             )));
         };
-        let lanes = found.lanes.read().unwrap_or_else(PoisonError::into_inner);
-        match lanes.get(usize::from(path.0)) {
-            Some(lane) => Ok(lane.clone()),
+        let paths = found.paths.read().unwrap_or_else(PoisonError::into_inner);
+        match paths.get(usize::from(path.0)) {
+            Some(path) => Ok(path.clone()),
             None => Err(PrError::Transport(format!(
                 "disk {} has no path {} here ({} known); check its cables and that the kernel shows it",
                 found.name,
                 path.0,
-                lanes.len()
+                paths.len()
             ))),
         }
     }
@@ -217,12 +210,19 @@ impl RealFence {
 
 impl Fence for RealFence {
     fn paths(&self, disk: DiskId) -> u8 {
-        let lanes = self.disks.get(&disk).map_or(0, |disk| {
-            let lanes = disk.lanes.read().unwrap_or_else(PoisonError::into_inner);
-            lanes.len()
+        let paths = self.disks.get(&disk).map_or(0, |disk| {
+            let paths = disk.paths.read().unwrap_or_else(PoisonError::into_inner);
+            paths.len()
         });
         // At most PATHS_MAX.
-        (lanes as u8).max(1)
+        (paths as u8).max(1)
+    }
+
+    fn name(&self, disk: DiskId, path: PathId) -> String {
+        match self.path(disk, path) {
+            Ok(path) => path.to_string(),
+            Err(_) => format!("disk {disk}, path {}", path.0),
+        }
     }
 
     fn execute(
@@ -230,12 +230,12 @@ impl Fence for RealFence {
         disk: DiskId,
         path: PathId,
         command: PrCommand,
-        deadline: Duration,
+        _deadline: Duration,
     ) -> Result<PrReply, PrError> {
-        let lane = self.lane(disk, path)?;
-        match lane.ask(lane::Ask::Command(command), KERNEL_TIMEOUT, deadline)? {
-            lane::Told::Reply(reply) => Ok(reply),
-            lane::Told::Examined(found) => Err(PrError::Transport(format!(
+        let path = self.path(disk, path)?;
+        match path.ask(path::Ask::Command(command))? {
+            path::Told::Reply(reply) => Ok(reply),
+            path::Told::Examined(found) => Err(PrError::Transport(format!(
                 "a command was answered with {found:?}"
             ))),
         }

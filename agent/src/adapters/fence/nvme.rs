@@ -113,6 +113,7 @@ impl NvmePath {
         let change = match command {
             PrCommand::ReadKeys => return self.keys(timeout),
             PrCommand::ReadReservation => return self.reservation(timeout),
+            PrCommand::ReadFull => return self.full(timeout),
             PrCommand::Register { old, new: 0 } => Change::Unregister { old: Some(old) },
             PrCommand::Register { old: 0, new } => Change::Register {
                 new,
@@ -194,6 +195,17 @@ impl NvmePath {
         let report = self.report(timeout)?;
         Ok(PrReply::Reservation {
             generation: report.generation,
+            holder: report.holder(),
+            wero: report.kind == Some(TYPE),
+        })
+    }
+
+    /// Reservation Report tells everything at once.
+    fn full(&mut self, timeout: Duration) -> Result<PrReply, Failed> {
+        let report = self.report(timeout)?;
+        Ok(PrReply::Full {
+            generation: report.generation,
+            keys: report.registrants.iter().map(|one| one.key).collect(),
             holder: report.holder(),
             wero: report.kind == Some(TYPE),
         })

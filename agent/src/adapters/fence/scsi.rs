@@ -4,7 +4,7 @@ use super::{Examination, Failed, Options};
 use crate::adapters::fields::DecodeError;
 use crate::adapters::identity::Identity;
 use crate::adapters::ports::{Data, ScsiEnd, ScsiPort};
-use crate::adapters::scsi::pr_in::{self, Capabilities, Keys, Reservation};
+use crate::adapters::scsi::pr_in::{self, Capabilities, FullStatus, Keys, Reservation};
 use crate::adapters::scsi::pr_out::{self, Parameters};
 use crate::adapters::scsi::sense::{Sense, SenseKey};
 use crate::adapters::scsi::{ReservationType, inquiry};
@@ -24,6 +24,8 @@ pub(super) struct ScsiPath {
     options: Options,
     /// The target refused APTPL, and that was accepted.
     volatile: bool,
+    /// The target has no READ FULL STATUS: it isn't asked again over this port.
+    without_full_status: bool,
 }
 
 /// A command that ended, but not well.
@@ -39,6 +41,7 @@ impl ScsiPath {
             port,
             options,
             volatile: false,
+            without_full_status: false,
         }
     }
 
@@ -69,6 +72,7 @@ impl ScsiPath {
         let (action, parameters) = match command {
             PrCommand::ReadKeys => return self.read_keys(timeout),
             PrCommand::ReadReservation => return self.read_reservation(timeout),
+            PrCommand::ReadFull => return self.read_full(timeout),
             PrCommand::Register { old, new } => {
                 let parameters = Parameters::keys(old, new);
                 return self.register(pr_out::Action::Register, parameters, timeout);
@@ -107,6 +111,32 @@ impl ScsiPath {
             generation,
             holder: held.map(|held| held.key),
             wero: held.is_some_and(|held| held.kind == TYPE && held.scope == 0),
+        })
+    }
+
+    /// Keys and reservation at one moment. A target that refused it once is spared the question.
+    fn read_full(&mut self, timeout: Duration) -> Result<PrReply, Failed> {
+        if self.without_full_status {
+            let why = "the target has no READ FULL STATUS; nothing was sent";
+            return Err(PrError::Illegal(why.to_owned()).into());
+        }
+        let cdb = |room: u16| pr_in::Action::ReadFullStatus.cdb(room).to_vec();
+        let told = self.read(cdb, FullStatus::decode, timeout);
+        if let Err(failed) = &told {
+            self.without_full_status = matches!(failed.error, PrError::Illegal(_));
+        }
+        let FullStatus {
+            generation,
+            registrations,
+        } = told?;
+        let holder = registrations.iter().find(|one| one.holder);
+        // What all registrants hold has no key, as in READ RESERVATION.
+        let key = |one: &pr_in::Registration| if one.kind.is_of_all() { 0 } else { one.key };
+        Ok(PrReply::Full {
+            generation,
+            holder: holder.map(key),
+            wero: holder.is_some_and(|one| one.kind == TYPE && one.scope == 0),
+            keys: registrations.iter().map(|one| one.key).collect(),
         })
     }
 

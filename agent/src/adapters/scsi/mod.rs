@@ -40,6 +40,15 @@ pub enum ReservationType {
 }
 
 impl ReservationType {
+    /// Every registrant holds it.
+    pub const fn is_of_all(self) -> bool {
+        matches!(
+            self,
+            ReservationType::WriteExclusiveAllRegistrants
+                | ReservationType::ExclusiveAccessAllRegistrants
+        )
+    }
+
     /// The type of a 4-bit code.
     pub fn from_code(code: u8) -> ReservationType {
         match code & 0xf {

@@ -1,0 +1,177 @@
+use super::*;
+use std::sync::{Arc, Mutex};
+
+/// A device that can be told how to behave.
+#[derive(Clone)]
+struct Pretend(Arc<Mutex<State>>);
+
+#[derive(Clone)]
+struct State {
+    options: u32,
+    boot: u32,
+    timeout: i32,
+    /// What it makes of a timeout that is set.
+    makes: fn(i32) -> Result<i32, Errno>,
+    pretimeout: i32,
+    fixed_pretimeout: bool,
+    pets: u32,
+    armed: bool,
+}
+
+const ALL: u32 =
+    Flags::SET_TIMEOUT.0 | Flags::MAGIC_CLOSE.0 | Flags::KEEPALIVE.0 | Flags::PRETIMEOUT.0;
+
+fn pretend() -> Pretend {
+    Pretend(Arc::new(Mutex::new(State {
+        options: ALL,
+        boot: 0,
+        timeout: 60,
+        makes: Ok,
+        pretimeout: 5,
+        fixed_pretimeout: false,
+        pets: 0,
+        armed: true,
+    })))
+}
+
+impl Pretend {
+    fn with(change: impl FnOnce(&mut State)) -> Pretend {
+        let device = pretend();
+        change(&mut device.0.lock().expect("unlocked"));
+        device
+    }
+
+    fn state(&self) -> State {
+        self.0.lock().expect("unlocked").clone()
+    }
+
+    fn open(&self, seconds: u64) -> Result<DeviceWatchdog, Failure> {
+        let timeout = Duration::from_secs(seconds);
+        DeviceWatchdog::checked(Box::new(self.clone()), Path::new("/dev/wd"), timeout, false)
+    }
+
+    fn refusal(&self, seconds: u64) -> String {
+        self.open(seconds).expect_err("refused").0
+    }
+}
+
+impl Device for Pretend {
+    fn support(&self) -> Result<Support, Errno> {
+        Ok(Support {
+            options: Flags(self.state().options),
+            identity: "pretend".to_owned(),
+        })
+    }
+
+    fn boot_status(&self) -> Result<Flags, Errno> {
+        Ok(Flags(self.state().boot))
+    }
+
+    fn set_timeout(&self, seconds: i32) -> Result<i32, Errno> {
+        let mut state = self.0.lock().expect("unlocked");
+        state.timeout = (state.makes)(seconds)?;
+        Ok(state.timeout)
+    }
+
+    fn timeout(&self) -> Result<i32, Errno> {
+        Ok(self.state().timeout)
+    }
+
+    fn set_pretimeout(&self, seconds: i32) -> Result<(), Errno> {
+        let mut state = self.0.lock().expect("unlocked");
+        if state.fixed_pretimeout {
+            return Err(Errno::EINVAL);
+        }
+        state.pretimeout = seconds;
+        Ok(())
+    }
+
+    fn pretimeout(&self) -> Result<i32, Errno> {
+        Ok(self.state().pretimeout)
+    }
+
+    fn keep_alive(&self) -> Result<(), Errno> {
+        self.0.lock().expect("unlocked").pets += 1;
+        Ok(())
+    }
+
+    fn disarm(&self) -> Result<(), Errno> {
+        self.0.lock().expect("unlocked").armed = false;
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_no_watchdog_is_refused_with_the_remedy() {
+    let open = |path: &str, seconds| {
+        DeviceWatchdog::open(Path::new(path), Duration::from_secs(seconds), None)
+            .expect_err("none")
+            .0
+    };
+    assert!(open("/nowhere/watchdog", 10).contains("load its driver"));
+    assert!(open("/dev/null", 10).contains("must name a watchdog"));
+    assert!(open("/dev/null", 0).contains("too short"));
+}
+
+#[test]
+fn a_device_does_what_was_asked_or_is_disarmed_and_refused() {
+    let device = pretend();
+    let mut watchdog = device.open(10).expect("fine");
+    assert_eq!(watchdog.timeout(), Duration::from_secs(10));
+    assert_eq!(device.state().pretimeout, 0);
+    watchdog.pet();
+    watchdog.pet();
+    assert_eq!(device.state().pets, 2);
+    assert!(!watchdog.has_bitten());
+    drop(watchdog);
+    assert!(device.state().armed, "nobody said that it ends in order");
+
+    let refused = [
+        (Pretend::with(|s| s.options &= !0x8000), "can't be petted"),
+        (
+            Pretend::with(|s| s.makes = |wanted| Ok(wanted + 6)),
+            "16 s is in force",
+        ),
+        (
+            Pretend::with(|s| s.makes = |_| Err(Errno::EINVAL)),
+            "EINVAL",
+        ),
+        (Pretend::with(|s| s.makes = |_| Ok(1)), "1 s is in force"),
+        (Pretend::with(|s| s.options &= !0x80), "60 s is in force"),
+        (
+            Pretend::with(|s| s.fixed_pretimeout = true),
+            "5 s before its timeout",
+        ),
+    ];
+    for (device, why) in refused {
+        let said = device.refusal(10);
+        assert!(
+            said.starts_with("watchdog /dev/wd: ") && said.contains(why),
+            "{said}"
+        );
+        assert!(!device.state().armed, "{why}: a refused one must not reset");
+    }
+    assert!(pretend().refusal(2).contains("at least 3"));
+}
+
+#[test]
+fn a_fixed_shorter_timeout_will_do_and_a_bite_is_told() {
+    let device = Pretend::with(|s| {
+        s.options &= !0x80;
+        s.timeout = 8;
+        s.boot = Flags::CARD_RESET.0;
+    });
+    let watchdog = device.open(10).expect("shorter is stricter");
+    assert_eq!(watchdog.timeout(), Duration::from_secs(8));
+    assert!(watchdog.has_bitten());
+    watchdog.disarm();
+    assert!(!device.state().armed);
+}
+
+#[test]
+fn only_the_device_that_is_named_is_gone_on_with() {
+    let null = File::open("/dev/null").expect("there");
+    assert!(same_device(&null, Path::new("/dev/null")));
+    assert!(!same_device(&null, Path::new("/dev/zero")));
+    assert!(!same_device(&null, Path::new("/nowhere")));
+}

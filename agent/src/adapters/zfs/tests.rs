@@ -1,0 +1,584 @@
+//! Pools of ZFS on a tree of files in place of the kernel's, with programs in place of `zpool` and `zfs` that do as they
+//! are told.
+
+use super::label::tests::{encode, list, text};
+use super::*;
+use crate::adapters::disk_paths::Roots;
+use crate::adapters::nvlist::{List, Value};
+use failover_core::ids::DiskId;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+const GUID: u64 = 1234567890123456789;
+const POOL: PoolId = PoolId(0);
+
+/// Programs: each notes its arguments, then does what the file `NAME.does` says, or the usual thing.
+const ZPOOL: &str = r#"#!/bin/sh
+cd 'FOLDER'
+echo "zpool $*" >>calls
+if [ -e "zpool-$1.does" ]; then . "./zpool-$1.does"; exit; fi
+case $1 in
+import) mkdir -p proc/spl/kstat/zfs/tank; echo GUID >proc/spl/kstat/zfs/tank/guid; echo ONLINE >proc/spl/kstat/zfs/tank/state;;
+export) rm -r proc/spl/kstat/zfs/tank; : >proc/thread-self/mountinfo;;
+esac
+"#;
+const ZFS: &str = r#"#!/bin/sh
+cd 'FOLDER'
+echo "zfs $*" >>calls
+if [ -e "zfs-$1.does" ]; then . "./zfs-$1.does"; exit; fi
+case $1 in
+list) cat datasets;;
+mount) echo '50 28 0:44 / /tank rw - zfs tank rw' >>proc/thread-self/mountinfo
+  echo '51 28 0:45 / /tank/p rw - zfs tank/p rw' >>proc/thread-self/mountinfo;;
+esac
+"#;
+const DATASETS: &str = "tank\tfilesystem\t/tank\ton\t-\t-\tnone\toff\toff\t-\n";
+const LOCKED: &str = "tank/p\tfilesystem\t/tank/p\ton\tunavailable\ttank/p\tprompt\ton\toff\t-\n";
+
+struct Machine {
+    folder: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let machine = Machine {
+            folder: tempfile::tempdir().expect("a folder"),
+        };
+        for folder in [
+            "proc/self",
+            "proc/thread-self",
+            "proc/spl/kstat/zfs",
+            "sys/block",
+            "sys/module/zfs",
+            "dev",
+        ] {
+            fs::create_dir_all(machine.at(folder)).expect("made");
+        }
+        machine.write("proc/self/mountinfo", "");
+        machine.write("proc/thread-self/mountinfo", "");
+        machine.write("datasets", DATASETS);
+        machine.write("calls", "");
+        machine.write("sys/module/zfs/version", "2.2.2-1\n");
+        for (name, script) in [("zpool", ZPOOL), ("zfs", ZFS)] {
+            let folder = machine.folder.path().display().to_string();
+            machine.write(
+                name,
+                &script
+                    .replace("FOLDER", &folder)
+                    .replace("GUID", &GUID.to_string()),
+            );
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(machine.at(name), mode).expect("set");
+        }
+        for number in 0..3 {
+            machine.disk(number, &machine.label(number, 0));
+        }
+        machine
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.at(name), text).expect("written");
+    }
+
+    fn calls(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.at("calls")).expect("read");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn identity(number: u64) -> String {
+        format!("naa.5000c500a1b2c3d{number}")
+    }
+
+    /// Label of the disk `number` in a raidz1 of three.
+    fn label(&self, number: u64, state: u64) -> List {
+        let leaf = |guid: u64| {
+            list([
+                ("type", text("disk")),
+                ("guid", Value::Number(guid)),
+                ("path", text(&format!("/dev/was{guid}"))),
+            ])
+        };
+        let tree = list([
+            ("type", text("raidz")),
+            ("guid", Value::Number(50)),
+            ("nparity", Value::Number(1)),
+            ("ashift", Value::Number(12)),
+            (
+                "children",
+                Value::Lists(vec![leaf(100), leaf(101), leaf(102)]),
+            ),
+        ]);
+        list([
+            ("name", text("tank")),
+            ("state", Value::Number(state)),
+            ("txg", Value::Number(90)),
+            ("pool_guid", Value::Number(GUID)),
+            ("guid", Value::Number(100 + number)),
+            ("vdev_children", Value::Number(1)),
+            ("vdev_tree", Value::List(tree)),
+        ])
+    }
+
+    fn disk(&self, number: u64, label: &List) {
+        self.disk_with(number, &encode(label, 90, None));
+    }
+
+    fn disk_with(&self, number: u64, label: &[u8]) {
+        let name = format!("sd{}", char::from(b'b' + number as u8));
+        let block = format!("sys/block/{name}");
+        let device = format!("sys/devices/0:0:0:{number}");
+        fs::create_dir_all(self.at(&format!("{block}/{name}1"))).expect("made");
+        fs::create_dir_all(self.at(&format!("{block}/queue"))).expect("made");
+        fs::create_dir_all(self.at(&device)).expect("made");
+        let _ = symlink(self.at(&device), self.at(&format!("{block}/device")));
+        self.write(&format!("{device}/type"), "0\n");
+        self.write(&format!("{device}/wwid"), &Machine::identity(number));
+        self.write(
+            &format!("{block}/dev"),
+            &format!("8:{}\n", 16 * (number + 1)),
+        );
+        self.write(&format!("{block}/size"), "8192\n");
+        self.write(&format!("{block}/queue/logical_block_size"), "512\n");
+        self.write(&format!("{block}/{name}1/partition"), "1\n");
+        self.write(&format!("{block}/{name}1/start"), "2048\n");
+        self.write(&format!("{block}/{name}1/size"), "200000\n");
+        let table = super::gpt::tests::encode(512, &[(1, 2048, 202_047)]);
+        fs::write(self.at(&format!("dev/{name}")), table).expect("written");
+        fs::write(self.at(&format!("dev/{name}1")), label).expect("written");
+    }
+
+    fn pool(&self) -> ZfsPool {
+        ZfsPool {
+            name: "tank".to_owned(),
+            guid: GUID,
+            disks: (0..3).map(Machine::identity).collect(),
+            key_store: self.at("keys"),
+            keys: Vec::new(),
+            may_stay_locked: Vec::new(),
+        }
+    }
+
+    fn pools_of(&self, pool: ZfsPool, limit: Duration) -> ZfsPools {
+        let tools = Tools {
+            zpool: self.at("zpool"),
+            zfs: self.at("zfs"),
+        };
+        let places = Places {
+            roots: Roots {
+                sys: self.at("sys"),
+                proc: self.at("proc"),
+            },
+            dev: self.at("dev"),
+        };
+        let limits = Limits {
+            import: limit,
+            export: limit,
+        };
+        ZfsPools::new(vec![pool], tools, places, limits)
+    }
+
+    fn pools(&self) -> ZfsPools {
+        self.pools_of(self.pool(), Duration::from_secs(60))
+    }
+}
+
+fn won(numbers: &[u64]) -> Vec<DiskId> {
+    numbers
+        .iter()
+        .map(|number| DiskId::of(&Machine::identity(*number)))
+        .collect()
+}
+
+fn refused(machine: &Machine, pools: &ZfsPools, numbers: &[u64]) -> String {
+    let why = pools.import(POOL, &won(numbers)).expect_err("refused").0;
+    assert!(why.starts_with("pool tank: "), "{why}");
+    assert!(
+        !machine
+            .calls()
+            .iter()
+            .any(|call| call.starts_with("zpool import")),
+        "{why}"
+    );
+    why
+}
+
+#[test]
+fn a_pool_comes_and_goes() {
+    let machine = Machine::new();
+    let pools = machine.pools();
+    assert_eq!(pools.imported(POOL), Ok(false));
+    assert_eq!(pools.prescan(POOL), Ok(()));
+    assert_eq!(pools.export(POOL), Ok(Change::AlreadySo));
+    assert!(
+        machine.calls().is_empty(),
+        "no program for what the kernel tells"
+    );
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+    let dev = machine.at("dev");
+    let import = format!(
+        "zpool import -N -f -o cachefile=none -d {0}/sdb1 -d {0}/sdc1 -d {0}/sdd1 {GUID}",
+        dev.display()
+    );
+    let calls = machine.calls();
+    assert_eq!(calls[0], import);
+    assert_eq!(calls[2..], ["zfs mount tank"]);
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::AlreadySo));
+    assert_eq!(pools.imported(POOL), Ok(true));
+    assert_eq!(machine.calls().len(), 4, "one more list");
+    assert_eq!(pools.export(POOL), Ok(Change::Made));
+    assert_eq!(pools.imported(POOL), Ok(false));
+    assert!(pools.import(PoolId(3), &[]).is_err());
+}
+
+#[test]
+fn a_needed_disk_that_was_not_won_refuses_the_import() {
+    let machine = Machine::new();
+    let pools = machine.pools();
+    let why = refused(&machine, &pools, &[1]);
+    assert!(
+        why.contains("/dev/was100") && why.contains("/dev/was102"),
+        "{why}"
+    );
+    assert!(
+        why.contains(
+            "not won (see the fence's report): naa.5000c500a1b2c3d0, naa.5000c500a1b2c3d2"
+        ),
+        "{why}"
+    );
+    let why = refused(&machine, &pools, &[]);
+    assert!(why.contains("no device of it was found"), "{why}");
+    // A raidz1 does without one disk, which isn't given to the import.
+    assert_eq!(pools.import(POOL, &won(&[0, 2])), Ok(Change::Made));
+    assert!(
+        !machine.calls()[0].contains("sdc1"),
+        "{:?}",
+        machine.calls()
+    );
+}
+
+#[test]
+fn another_pool_of_that_guid_or_name_is_refused() {
+    let machine = Machine::new();
+    let mut pool = machine.pool();
+    pool.name = "store".to_owned();
+    let pools = machine.pools_of(pool, Duration::from_secs(60));
+    let why = pools
+        .import(POOL, &won(&[0, 1, 2]))
+        .expect_err("another name")
+        .0;
+    assert!(why.contains("has the name tank"), "{why}");
+    fs::create_dir_all(machine.at("proc/spl/kstat/zfs/tank")).expect("made");
+    machine.write("proc/spl/kstat/zfs/tank/state", "ONLINE\n");
+    machine.write("proc/spl/kstat/zfs/tank/guid", "77\n");
+    let pools = machine.pools();
+    let why = refused(&machine, &pools, &[0, 1, 2]);
+    assert!(why.contains("another GUID"), "{why}");
+    assert_eq!(pools.imported(POOL), Ok(false));
+    assert_eq!(pools.export(POOL), Ok(Change::AlreadySo));
+    // An older module doesn't tell: the program is asked.
+    fs::remove_file(machine.at("proc/spl/kstat/zfs/tank/guid")).expect("removed");
+    machine.write("zpool-get.does", "echo 77");
+    assert!(refused(&machine, &pools, &[0, 1, 2]).contains("(77, not"));
+    assert!(pools.export(POOL).is_err());
+    machine.write("zpool-get.does", &format!("echo {GUID}"));
+    assert_eq!(pools.export(POOL), Ok(Change::Made));
+    machine.write("proc/thread-self/mountinfo", "");
+    machine.disk(0, &machine.label(0, 2));
+    machine.disk(1, &machine.label(1, 2));
+    machine.disk(2, &machine.label(2, 2));
+    let why = pools
+        .import(POOL, &won(&[0, 1, 2]))
+        .expect_err("destroyed")
+        .0;
+    assert!(why.contains("destroyed"), "{why}");
+}
+
+#[test]
+fn an_import_that_fails_tells_why_and_what_is_missing() {
+    let machine = Machine::new();
+    let pools = machine.pools();
+    machine.write(
+        "zpool-import.does",
+        "echo \"cannot import 'tank': I/O error\n\tDestroy it\" >&2; exit 1",
+    );
+    let why = pools.import(POOL, &won(&[0, 1])).expect_err("failed").0;
+    assert!(
+        why.contains("cannot import 'tank': I/O error / Destroy it"),
+        "{why}"
+    );
+    assert!(
+        why.contains("not won (see the fence's report): naa.5000c500a1b2c3d2"),
+        "{why}"
+    );
+    machine.write("zpool-import.does", "exit 0");
+    let why = pools
+        .import(POOL, &won(&[0, 1, 2]))
+        .expect_err("not there")
+        .0;
+    assert!(why.contains("doesn't show the pool"), "{why}");
+}
+
+#[test]
+fn an_export_is_done_when_the_kernel_says_so() {
+    let machine = Machine::new();
+    let pools = machine.pools();
+    pools.import(POOL, &won(&[0, 1, 2])).expect("imported");
+    machine.write("zpool-export.does", "exit 0");
+    let why = pools.export(POOL).expect_err("still there").0;
+    assert!(why.contains("the kernel still has it"), "{why}");
+    machine.write(
+        "zpool-export.does",
+        "echo 'cannot unmount /tank: pool or dataset is busy' >&2; exit 1",
+    );
+    let why = pools.export(POOL).expect_err("busy").0;
+    assert!(
+        why.contains("is busy") && why.contains("no process was found"),
+        "{why}"
+    );
+    assert!(
+        !machine
+            .calls()
+            .iter()
+            .any(|call| call.contains("export -f"))
+    );
+    fs::remove_file(machine.at("proc/spl/kstat/zfs/tank/state")).expect("removed");
+    assert!(pools.imported(POOL).is_err(), "unreadable counts as maybe");
+    assert!(pools.export(POOL).is_err());
+    machine.write("proc/spl/kstat/zfs/tank/state", "ONLINE\n");
+    fs::remove_file(machine.at("zpool-export.does")).expect("removed");
+    assert_eq!(pools.export(POOL), Ok(Change::Made));
+}
+
+#[test]
+fn a_suspended_pool_is_imported_and_nothing_is_started_on_it() {
+    let machine = Machine::new();
+    let pools = machine.pools();
+    pools.import(POOL, &won(&[0, 1, 2])).expect("imported");
+    machine.write("proc/spl/kstat/zfs/tank/state", "SUSPENDED\n");
+    let before = machine.calls().len();
+    assert_eq!(pools.imported(POOL), Ok(true));
+    for why in [pools.export(POOL), pools.import(POOL, &won(&[0, 1, 2]))] {
+        let why = why.expect_err("suspended").0;
+        assert!(why.contains("SUSPENDED") && why.contains("reset"), "{why}");
+    }
+    assert_eq!(machine.calls().len(), before);
+    assert!(
+        pools
+            .findings()
+            .iter()
+            .any(|finding| finding.text.contains("SUSPENDED"))
+    );
+}
+
+#[test]
+fn a_program_that_hangs_costs_its_deadline() {
+    let machine = Machine::new();
+    let pools = machine.pools_of(machine.pool(), Duration::from_secs(3));
+    machine.write("zpool-import.does", "sleep 1000");
+    let began = Instant::now();
+    let why = pools.import(POOL, &won(&[0, 1, 2])).expect_err("late").0;
+    assert!(
+        why.contains("longer than") && why.contains("was killed"),
+        "{why}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(60));
+    assert_eq!(pools.imported(POOL), Ok(false));
+}
+
+#[test]
+fn keys_are_loaded_before_the_mounts_and_a_missing_one_is_told() {
+    let machine = Machine::new();
+    machine.write("datasets", &format!("{DATASETS}{LOCKED}"));
+    let pools = machine.pools();
+    let why = pools.import(POOL, &won(&[0, 1, 2])).expect_err("no key").0;
+    assert!(
+        why.contains("no key for tank/p") && why.contains("keys/tank/p.key"),
+        "{why}"
+    );
+    assert_eq!(pools.imported(POOL), Ok(true), "but not served");
+    fs::create_dir_all(machine.at("keys/tank")).expect("made");
+    machine.write("keys/tank/p.key", "a passphrase");
+    let mode = |mode| {
+        let file = machine.at("keys/tank/p.key");
+        fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("set");
+    };
+    mode(0o644);
+    let why = pools
+        .import(POOL, &won(&[0, 1, 2]))
+        .expect_err("open to all")
+        .0;
+    assert!(why.contains("chmod 600"), "{why}");
+    mode(0o600);
+    machine.write(
+        "zfs-load-key.does",
+        "echo \"Key load error: Incorrect key provided for 'tank/p'.\" >&2; exit 255",
+    );
+    let why = pools
+        .import(POOL, &won(&[0, 1, 2]))
+        .expect_err("a wrong key")
+        .0;
+    assert!(why.contains("Incorrect key"), "{why}");
+    fs::remove_file(machine.at("zfs-load-key.does")).expect("removed");
+    machine.write("calls", "");
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+    let calls = machine.calls();
+    let place = |start: &str| {
+        calls
+            .iter()
+            .position(|call| call.starts_with(start))
+            .expect(start)
+    };
+    let load = format!(
+        "zfs load-key -L file://{} tank/p",
+        machine.at("keys/tank/p.key").display()
+    );
+    assert!(calls.contains(&load), "{calls:?}");
+    assert!(place("zfs load-key") < place("zfs mount tank/p"));
+    assert!(place("zfs mount tank") < place("zfs share tank/p"));
+}
+
+#[test]
+fn a_dataset_that_may_stay_locked_keeps_nothing_from_serving() {
+    let machine = Machine::new();
+    machine.write("datasets", &format!("{DATASETS}{LOCKED}"));
+    let mut pool = machine.pool();
+    pool.may_stay_locked = vec!["tank/p".to_owned()];
+    let pools = machine.pools_of(pool, Duration::from_secs(60));
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+    assert!(
+        !machine
+            .calls()
+            .iter()
+            .any(|call| call.contains("load-key") || call.contains("mount tank/p"))
+    );
+}
+
+#[test]
+fn what_is_not_mounted_or_has_no_node_is_no_import() {
+    let machine = Machine::new();
+    let volume = "tank/v\tvolume\t-\t-\t-\t-\tnone\t-\t-\tdefault\n";
+    machine.write("datasets", &format!("{DATASETS}{volume}"));
+    let pools = machine.pools_of(machine.pool(), Duration::from_secs(4));
+    machine.write(
+        "zfs-mount.does",
+        "echo \"cannot mount '/tank': directory is not empty\" >&2; exit 1",
+    );
+    let why = pools
+        .import(POOL, &won(&[0, 1, 2]))
+        .expect_err("not mounted")
+        .0;
+    assert!(
+        why.contains("not mounted: tank") && why.contains("directory is not empty"),
+        "{why}"
+    );
+    fs::remove_file(machine.at("zfs-mount.does")).expect("removed");
+    let why = pools.import(POOL, &won(&[0, 1, 2])).expect_err("no node").0;
+    assert!(why.contains("tank/v") && why.contains("zvol"), "{why}");
+    fs::create_dir_all(machine.at("dev/zvol/tank")).expect("made");
+    machine.write("dev/zvol/tank/v", "");
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::AlreadySo));
+}
+
+/// Interval 1 s, 10 failures: the defaults.
+const MULTIHOST: (u64, u64) = (1_000_000, 10 << 48 | 1000 << 8 | 7);
+
+#[test]
+fn multihost_is_explained_and_an_import_that_is_too_short_for_it_refused() {
+    let machine = Machine::new();
+    for number in 0..3 {
+        machine.disk_with(
+            number,
+            &encode(&machine.label(number, 0), 90, Some(MULTIHOST)),
+        );
+    }
+    let pools = machine.pools_of(machine.pool(), Duration::from_secs(30));
+    let why = refused(&machine, &pools, &[0, 1, 2]);
+    assert!(
+        why.contains("multihost=on") && why.contains("36 s") && why.contains("35.0 s"),
+        "{why}"
+    );
+    assert!(
+        why.contains("multihost=off tank") && why.contains("failoverd changes none"),
+        "{why}"
+    );
+    let findings = pools.refusals();
+    assert!(
+        findings[0].refused && findings[0].text.contains("timing.import_ms (30000)"),
+        "{findings:?}"
+    );
+    let pools = machine.pools();
+    assert_eq!(pools.refusals(), []);
+    let told = pools.findings();
+    assert!(
+        told.iter()
+            .any(|finding| !finding.refused && finding.text.contains("36 s")),
+        "{told:?}"
+    );
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+}
+
+#[test]
+fn a_module_that_is_not_loaded_is_told_and_nothing_is_imported() {
+    let machine = Machine::new();
+    fs::remove_dir_all(machine.at("sys/module/zfs")).expect("removed");
+    fs::remove_dir_all(machine.at("proc/spl")).expect("removed");
+    let pools = machine.pools();
+    assert_eq!(pools.imported(POOL), Ok(false));
+    assert_eq!(pools.export(POOL), Ok(Change::AlreadySo));
+    assert!(refused(&machine, &pools, &[0, 1, 2]).contains("modprobe zfs"));
+    assert!(
+        pools
+            .prescan(POOL)
+            .expect_err("no module")
+            .0
+            .contains("modprobe zfs")
+    );
+}
+
+#[test]
+fn a_changed_partition_table_is_told_where_it_cannot_be_read_again() {
+    let machine = Machine::new();
+    let table = super::gpt::tests::encode(512, &[(1, 2048, 6143), (9, 7000, 7007)]);
+    fs::write(machine.at("dev/sdb"), table).expect("written");
+    let pools = machine.pools();
+    let survey = pools.devices.survey(
+        &[Machine::identity(0)],
+        GUID,
+        devices::Depth::Labels,
+        Instant::now() + Duration::from_secs(20),
+    );
+    let survey = survey.expect("listed");
+    // A plain file has no partitions to read again.
+    assert!(
+        survey.remarks[0].contains("another controller changed its partitions"),
+        "{survey:?}"
+    );
+    assert_eq!((survey.reread, survey.found.len()), (0, 1));
+}
+
+#[test]
+fn lasting_names_are_used_where_they_lead_to_the_device() {
+    let machine = Machine::new();
+    fs::create_dir_all(machine.at("dev/disk/by-id")).expect("made");
+    let link = |number: u64, to: &str| {
+        let name = format!("dev/disk/by-id/wwn-0x5000c500a1b2c3d{number}-part1");
+        symlink(to, machine.at(&name)).expect("linked");
+    };
+    link(0, "../../sdb1");
+    link(1, "../../sdz1");
+    machine
+        .pools()
+        .import(POOL, &won(&[0, 1, 2]))
+        .expect("imported");
+    let call = &machine.calls()[0];
+    assert!(
+        call.contains("/by-id/wwn-0x5000c500a1b2c3d0-part1") && call.contains("dev/sdc1"),
+        "{call}"
+    );
+    assert!(Path::new(&machine.at("dev/sdc1")).exists());
+}

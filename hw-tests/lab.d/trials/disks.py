@@ -1,0 +1,94 @@
+"""Disks that fail or don't answer. An erroring disk fails each read and write; the enclosure's reservations still answer,
+because they don't touch the medium. A hanging one answers nothing that touches the medium."""
+
+import time
+
+import faults
+import install
+import pair
+import remote
+import scenario
+from check import Check
+
+ERROR_S = 20.0
+HANG_S = 60.0
+HANG_S_SHORT = 30.0
+GAP_S_MAX = 10.0
+# raidz2 goes on without two disks.
+MINORITY = (6, 7)
+MAJORITY = (3, 4, 5, 6, 7)
+
+
+def _fail(check: Check, name: str, which: tuple[int, ...]) -> None:
+    with scenario.Scene(check, name) as scene:
+        scene.mark(f"disks {', '.join(map(str, which))} fail every read and write")
+        for disk in which:
+            faults.disk_fail(disk)
+            scene.undo(lambda disk=disk: faults.disk_heal(disk))
+        scene.nothing_moves(ERROR_S, GAP_S_MAX)
+        scene.note("the disks answer again")
+        for disk in which:
+            faults.disk_heal(disk)
+        _clear(scene)
+        scene.steady("after the disks came back")
+
+
+def one(check: Check) -> None:
+    """One disk of the pool fails. Expected: no transition; the pool goes on without it."""
+    _fail(check, "disks_one", MINORITY[:1])
+
+
+def minority(check: Check) -> None:
+    """Two of eight disks fail, as many as raidz2 can do without. Expected: no transition; the pool goes on."""
+    _fail(check, "disks_minority", MINORITY)
+
+
+def majority(check: Check) -> None:
+    """Five of eight disks fail: no controller can have the pool.
+
+    Expected: nothing is acknowledged that isn't kept, an alarm says that the pool is gone, nobody resets itself for ever;
+    once the disks are back the pair serves again, at the latest after both were power-cycled.
+    """
+    with scenario.Scene(check, "disks_majority") as scene:
+        scene.mark(f"disks {', '.join(map(str, MAJORITY))} fail every read and write")
+        for disk in MAJORITY:
+            faults.disk_fail(disk)
+            scene.undo(lambda disk=disk: faults.disk_heal(disk))
+        time.sleep(ERROR_S)
+        for client in scene.clients.values():
+            client.look()
+        now = time.time()
+        rate = scene.clients["tank"].rate(now - 5, now)
+        check.that("nothing is acknowledged any more", rate == 0, rate)
+        scene.note("the disks answer again")
+        for disk in MAJORITY:
+            faults.disk_heal(disk)
+        scene.serves_again_or_power_cycle()
+        scene.steady("after the disks came back")
+
+
+def hang(check: Check) -> None:
+    """One disk answers nothing for a minute.
+
+    Expected: the pair has one MASTER all the time or after one takeover, and no record is lost; the client waits for as
+    long as the pool waits for its disk; afterwards both controllers are well.
+    """
+    with scenario.Scene(check, "disks_hang") as scene:
+        scene.mark(f"disk {MINORITY[0]} hangs")
+        faults.disk_hang(MINORITY[0])
+        scene.undo(lambda: faults.disk_heal(MINORITY[0]))
+        time.sleep(HANG_S_SHORT if check.short else HANG_S)
+        said = {one.name: pair.public_state(one) for one in (scene.master, scene.standby)}
+        check.that("there are not two MASTERs", list(said.values()).count("MASTER") <= 1, said)
+        scene.note("the disk answers again")
+        faults.disk_heal(MINORITY[0])
+        scene.serves_again_or_power_cycle(may_cycle=False)
+        scene.steady("after the disk came back")
+        check.figures.append(scene.gap_figure())
+
+
+def _clear(scene: scenario.Scene) -> None:
+    """Tells ZFS that the disks are well, so that it writes what they missed."""
+    if install.layout().fs == "zfs":
+        for pool in scene.pools:
+            remote.must(scene.master, f"zpool clear {pool}; zpool wait -t resilver {pool}", 120.0)
