@@ -82,6 +82,8 @@ pub(crate) struct Control {
     resets: u8,
     /// Told to leave, and when the service manager last heard that this goes on.
     leaving: Option<Instant>,
+    /// Told to end, in whatever way.
+    ending: bool,
     /// The last stop was taken back.
     taken_back: bool,
     requests: BTreeMap<RequestId, Answer>,
@@ -126,6 +128,7 @@ impl Control {
             last_words: parts.last_words,
             resets: 0,
             leaving: None,
+            ending: false,
             taken_back: false,
             reported_at: adapters.clock.now(),
             clock: adapters.clock,
@@ -268,6 +271,7 @@ impl Control {
             Input::Stop { .. } if self.controller.state() == State::Halted => self.exit = true,
             Input::Stop { restart } => {
                 self.leaving = (!restart).then(|| self.clock.now());
+                self.ending = true;
                 self.taken_back = false;
                 self.handle(Event::Stop { restart });
             }
@@ -325,8 +329,10 @@ impl Control {
                 Action::Halt(reason) => {
                     self.settle(&reason);
                     (self.reset)(&reason);
-                    // Still here: nobody carries these out any more, and a dropped answer says so.
+                    // Still here: nobody carries these out any more, and a dropped answer says so. Who was told to end
+                    // before has nothing left to do in order.
                     self.requests.clear();
+                    self.exit |= self.ending;
                 }
                 Action::Exit => self.exit = true,
             }
@@ -421,6 +427,7 @@ impl Control {
             return;
         }
         self.leaving = None;
+        self.ending = false;
         self.taken_back = true;
         self.tell_supervisor();
         self.log

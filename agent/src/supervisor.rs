@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Longest status line; systemd shows one line.
@@ -140,13 +140,17 @@ pub unsafe fn take_kept() -> BTreeMap<String, OwnedFd> {
 /// # Errors
 /// The manager could not be told.
 pub fn keep(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return Ok(());
-    };
+    match std::env::var_os("NOTIFY_SOCKET") {
+        Some(path) => keep_at(Path::new(&path), name, descriptor),
+        None => Ok(()),
+    }
+}
+
+fn keep_at(path: &Path, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     // FDPOLL=0: a descriptor that can't be polled hasn't ended.
     let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0\n");
     let socket = UnixDatagram::unbound()?;
-    let address = UnixAddr::new(PathBuf::from(path).as_path())?;
+    let address = UnixAddr::new(path)?;
     let descriptors = [descriptor.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&descriptors)];
     let parts = [IoSlice::new(text.as_bytes())];
@@ -197,6 +201,35 @@ mod tests {
         assert_eq!(told(&socket), "WATCHDOG=1\n");
         supervisor.stop_goes_on(Duration::from_secs(15));
         assert_eq!(told(&socket), "EXTEND_TIMEOUT_USEC=15000000\n");
+    }
+
+    #[test]
+    fn a_descriptor_goes_to_the_manager_with_its_name() {
+        use nix::sys::socket::{ControlMessageOwned, recvmsg};
+        use std::io::{IoSliceMut, Read, Seek, Write};
+        use std::os::fd::AsFd;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (socket, path) = manager(folder.path());
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(b"the same").expect("written");
+        keep_at(&path, "watchdog", file.as_fd()).expect("kept");
+        let (mut text, mut room) = ([0; 128], nix::cmsg_space!([std::os::fd::RawFd; 1]));
+        let mut parts = [IoSliceMut::new(&mut text)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut parts, Some(&mut room), flags);
+        let message = message.expect("told");
+        let Some(ControlMessageOwned::ScmRights(kept)) = message.cmsgs().expect("whole").next()
+        else {
+            panic!("no descriptor");
+        };
+        let length = message.bytes;
+        // SAFETY: the kernel just made it for this process, and nobody else knows its number.
+        let mut kept = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(kept[0]) });
+        let mut read = String::new();
+        kept.rewind().expect("back");
+        kept.read_to_string(&mut read).expect("read");
+        assert_eq!(read, "the same");
+        assert_eq!(&text[..length], b"FDSTORE=1\nFDNAME=watchdog\nFDPOLL=0\n");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 """The package's way through a controller's life: install, upgrade under load, remove, purge.
 
-Two packages are built from this checkout, of two revisions (systemd/deb.sh, cargo's debug build). Expected: installing starts
-nothing without a configuration; the installed unit, group, catalogue and presets work; an upgrade of the MASTER is no
-transition and no client waits; removing on the MASTER hands over first; after a purge nothing of the package is left.
+Two packages are built from this checkout, of two revisions (systemd/deb.sh, cargo's debug build), or taken from the folder
+LAB_PACKAGES. Expected: installing starts nothing without a configuration; the installed unit, group, catalogue and presets
+work; an upgrade of the MASTER is no transition and no client waits; removing on the MASTER hands over first; after a purge
+nothing of the package is left.
 """
 
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import install
 import pair
@@ -53,6 +55,8 @@ def run(check: Check) -> None:
 
 
 def _build(revision: str) -> bytes:
+    if folder := os.environ.get("LAB_PACKAGES"):
+        return (Path(folder) / f"failoverd-{revision}.deb").read_bytes()
     if shutil.which("cargo-deb") is None:
         raise Skip("no cargo-deb on this computer: `cargo install cargo-deb`")
     out = topology.running() / f"failoverd-{revision}.deb"
@@ -68,7 +72,7 @@ def _send(machine: Machine, package: bytes) -> None:
 
 
 def _apt(machine: Machine) -> str:
-    return remote.must(machine, "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download --allow-downgrades "
+    return remote.must(machine, "DEBIAN_FRONTEND=noninteractive apt-get install -y --allow-downgrades "
                                 "/run/failoverd.deb 2>&1", DPKG_S_MAX)
 
 
@@ -127,8 +131,8 @@ def _purge(check: Check, machine: Machine) -> None:
     remote.must(machine, "DEBIAN_FRONTEND=noninteractive dpkg --purge failoverd 2>&1", DPKG_S_MAX)
     # The group stays: policy has system groups outlive a package (files may belong to it). The lab's own drop-in and
     # what it put away are the lab's.
-    left = remote.run(machine, "find / -xdev \\( -name '*failover*' -o -name midctl \\) -not -path '/proc/*' -not -path "
-                               "'/sys/*' -not -path '/run/*' -not -path '/srv/*' -not -path '*/failoverd.service.d*' -not -path "
+    left = remote.run(machine, "find / -xdev \\( -name '*failover*' -o -name midctl \\) -not -path '/usr/lib/modules/*' -not -path "
+                               "'/run/*' -not -path '/srv/*' -not -path '*/failoverd.service.d*' -not -path "
                                "'/var/log/*' 2>/dev/null", 120.0).out.split()
     check.that(f"{machine.name}: a purge leaves nothing", not left, left)
     units = remote.run(machine, "systemctl list-unit-files --no-legend 'failover*'").out.strip()

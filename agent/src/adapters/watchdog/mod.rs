@@ -194,6 +194,51 @@ impl DeviceWatchdog {
     }
 }
 
+/// What the kernel says of the device below `sys` (`/sys`), in a sentence. Opens nothing: that would arm it.
+///
+/// # Errors
+/// It can't do what is asked of it, with the remedy.
+pub fn describe(sys: &Path, path: &Path, timeout_s: u32) -> Result<String, Failure> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    // /dev/watchdog is the first one under its old name.
+    let name = name
+        .filter(|name| *name != "watchdog")
+        .unwrap_or("watchdog0");
+    let place = sys.join("class/watchdog").join(name);
+    let read = |attribute: &str| {
+        let text = std::fs::read_to_string(place.join(attribute));
+        text.ok().map(|text| text.trim().to_owned())
+    };
+    if !place.exists() {
+        return Err(failure(
+            path,
+            "the kernel knows no such watchdog; load its driver",
+        ));
+    }
+    let longest = read("max_timeout").and_then(|text| text.parse::<u32>().ok());
+    if let Some(longest) = longest.filter(|longest| (1..timeout_s).contains(longest)) {
+        let what = format!("timeout_s = {timeout_s} is more than its {longest} s; lower it");
+        return Err(failure(path, &what));
+    }
+    if i64::from(timeout_s) < i64::from(TIMEOUT_MIN_S) {
+        let what = format!("timeout_s = {timeout_s} is too short: at least {TIMEOUT_MIN_S}");
+        return Err(failure(path, &what));
+    }
+    let identity = read("identity").unwrap_or_else(|| "without a name".to_owned());
+    let stays = match read("nowayout").as_deref() {
+        Some("1") => "; it can't be disarmed: a machine whose failoverd is stopped resets",
+        _ => "",
+    };
+    let soft = match identity.contains("Software Watchdog") {
+        true => "; it is software: a kernel that stands still isn't reset",
+        false => "",
+    };
+    Ok(format!(
+        "watchdog {}: {identity}{stays}{soft}",
+        path.display()
+    ))
+}
+
 /// Disarms a watchdog that an earlier run left with the service manager, and that nobody is to pet any more.
 pub fn let_go(kept: &File) {
     if let Err(errno) = kept.disarm() {

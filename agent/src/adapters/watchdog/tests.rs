@@ -175,3 +175,30 @@ fn only_the_device_that_is_named_is_gone_on_with() {
     assert!(!same_device(&null, Path::new("/dev/zero")));
     assert!(!same_device(&null, Path::new("/nowhere")));
 }
+
+#[test]
+fn a_device_is_described_without_opening_it() {
+    let sys = tempfile::tempdir().expect("a folder");
+    let described = |seconds| describe(sys.path(), Path::new("/dev/watchdog"), seconds);
+    let said = described(10).expect_err("none").0;
+    assert!(said.contains("load its driver"), "{said}");
+    let place = sys.path().join("class/watchdog/watchdog0");
+    std::fs::create_dir_all(&place).expect("a folder");
+    let write = |name, text| std::fs::write(place.join(name), text).expect("written");
+    write("identity", "Software Watchdog\n");
+    write("nowayout", "1\n");
+    write("max_timeout", "60\n");
+    let said = described(60).expect("fine");
+    assert!(
+        said.contains("can't be disarmed") && said.contains("it is software"),
+        "{said}"
+    );
+    let said = described(61).expect_err("too long").0;
+    assert!(said.contains("more than its 60 s"), "{said}");
+    assert!(
+        described(2)
+            .expect_err("too short")
+            .0
+            .contains("at least 3")
+    );
+}
