@@ -147,9 +147,6 @@ pub struct Restored {
     /// An owner record is there and can't be read: a run in this boot may have imported pools.
     #[serde(default)]
     pub owner_unreadable: bool,
-    /// Why this machine was reset, in the first run after a reset that a run before it asked for.
-    #[serde(default)]
-    pub halted: Option<String>,
     /// Random number of this run.
     pub session: u64,
 }

@@ -126,7 +126,6 @@ impl Controller {
             resets,
             owner,
             owner_unreadable,
-            halted,
             session,
         } = restored;
         let mut disks = Disks::new(now, &config.disks, arbiters, config.arbiters, config.pair);
@@ -188,9 +187,6 @@ impl Controller {
             next_op: 0,
             config,
         };
-        if let Some(reason) = halted {
-            controller.record_halt(now, &reason);
-        }
         controller.poll_all(now);
         let out = std::mem::take(&mut controller.out);
         (controller, out)

@@ -9,7 +9,7 @@ use crate::states::{Edge, State};
 use crate::time::{Instant, ms};
 use failover_api::{
     DisabledReason, DiskReport, DiskSummary, Evidence, FailoverConfig, HistoryRecord, LinkReport,
-    PeerReport, PhaseTime, PoolReport, Severity, StateReport, Status, TimerReport,
+    PeerReport, PhaseTime, PoolReport, StateReport, Status, TimerReport,
 };
 
 impl Controller {
@@ -303,27 +303,6 @@ impl Controller {
         if ends {
             self.takeover.marks.clear();
         }
-        self.out.push(Action::History(record));
-    }
-
-    /// Says in the history, and to operators, why the machine was reset before this run.
-    pub(crate) fn record_halt(&mut self, now: Instant, reason: &str) {
-        self.history_seq += 1;
-        let why = format!("this machine was reset by its last run: {reason}");
-        self.notice("LAST_HALT", Severity::Alarm, why.clone());
-        let record = HistoryRecord {
-            seq: self.history_seq,
-            at_micros: now.micros(),
-            wall_ms: None,
-            node: self.config.node,
-            from: State::Halted.name().to_owned(),
-            to: self.state.name().to_owned(),
-            status: self.status(),
-            why,
-            evidence: Vec::new(),
-            epoch: self.epoch.0,
-            phases: Vec::new(),
-        };
         self.out.push(Action::History(record));
     }
 

@@ -101,8 +101,6 @@ pub struct Kernel {
     pub owner: Option<OwnerRecord>,
     /// It is there and can't be read.
     pub owner_damaged: bool,
-    /// Why the machine was reset, until a daemon was told.
-    pub halted: Option<String>,
 }
 
 impl Kernel {

@@ -116,21 +116,17 @@ impl Controller {
         let names: Vec<String> = lost.into_iter().map(|(_, name)| name).collect();
         let more = if count > NAMED_MAX { ", …" } else { "" };
         let names = names[..count.min(NAMED_MAX)].join(", ") + more;
-        let (id, text) = if 2 * count > all {
+        if 2 * count > all {
             let what = "most shared disks are lost, and with them the right to write";
-            (
-                "FENCE_MAJORITY_LOST",
-                format!("{count} of {all}: {what}: {names}"),
-            )
-        } else if count == 1 {
-            ("FENCE_DISK_LOST", format!("shared disk {names} is lost"))
+            let text = format!("{count} of {all}: {what}: {names}");
+            self.notice("FENCE_MAJORITY_LOST", Severity::Alarm, text);
+        } else if count > 1 {
+            let text = format!("{count} of {all} shared disks are lost: {names}");
+            self.notice("FENCE_MINORITY_LOST", Severity::Alarm, text);
         } else {
-            (
-                "FENCE_MINORITY_LOST",
-                format!("{count} of {all} shared disks are lost: {names}"),
-            )
-        };
-        self.notice(id, Severity::Alarm, text);
+            let text = format!("shared disk {names} is lost");
+            self.notice("FENCE_DISK_LOST", Severity::Alarm, text);
+        }
     }
 
     fn all_are_well(&mut self, now: Instant) {

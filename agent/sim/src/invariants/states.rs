@@ -5,7 +5,7 @@ use crate::faults::{DISKS_MAX, DiskCondition, LinkCondition};
 use crate::plan::disk_index;
 use crate::world::World;
 use failover_api::HistoryRecord;
-use failover_core::action::{Action, HaltReason};
+use failover_core::action::HaltReason;
 use failover_core::ids::{DiskId, Node};
 use failover_core::states::State;
 
@@ -196,19 +196,6 @@ impl World {
                 "halt-with-cause",
                 format!("{node} resets itself as fenced and holds {all} disks and the arbiters"),
             );
-        }
-    }
-
-    /// says-why: the first run after a self-reset says why in its history.
-    pub(crate) fn says_why(&mut self, node: Node, reason: Option<String>, actions: &[Action]) {
-        let Some(reason) = reason else { return };
-        let says = |action: &Action| match action {
-            Action::History(record) => record.from == "halted" && record.why.contains(&reason),
-            _ => false,
-        };
-        if !actions.iter().any(says) {
-            let text = format!("{node} starts after a reset and doesn't say why: {reason}");
-            self.violate("says-why", text);
         }
     }
 

@@ -44,7 +44,6 @@ impl World {
                     tell!(self, node, "HALT: {reason}");
                     self.coverage.halt(&reason);
                     self.halt_with_cause(node, &reason);
-                    self.machines[node as usize].kernel.halted = Some(reason.to_string());
                     self.halted(node);
                     return;
                 }

@@ -43,8 +43,6 @@ impl World {
         let mut restored = machine.kernel.durable.clone();
         restored.owner = machine.kernel.owner.clone();
         restored.owner_unreadable = machine.kernel.owner_damaged;
-        let halted = self.machines[node as usize].kernel.halted.take();
-        restored.halted.clone_from(&halted);
         restored.session = session;
         let config = self.plan.config(node, session);
         tell!(self, node, "the daemon starts");
@@ -64,7 +62,6 @@ impl World {
             state_since: now,
             wakes_now: (0, 0),
         });
-        self.says_why(node, halted, &actions);
         self.carry_out_actions(node, actions);
         self.arm(node);
         if !lan_up {
