@@ -6,6 +6,7 @@ use crate::config::{CoreConfig, DiskConfig, PoolConfig, Timing};
 use crate::controller::Controller;
 use crate::event::{Command, Event};
 use crate::ids::{DiskId, Epoch, LinkId, Node, OpId, PoolId, RequestId, Session};
+use crate::key::Phase;
 use crate::settings::{Settings, SettingsChange};
 use crate::states::{EDGES, State};
 use crate::time::{Instant, ms};
@@ -205,6 +206,33 @@ fn the_picture_of_the_states_is_up_to_date() {
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/states.md"),
         &page,
     );
+}
+
+/// However long the import and the services of a restarted daemon take, its addresses stay up: nothing renews a plain lease
+/// before it serves.
+#[test]
+fn an_adopted_long_lease_lasts_until_the_owner_serves() {
+    let (mut controller, now) = controller_in(State::Importing);
+    controller.owner.adopted(now, 1, Phase::Restarting);
+    let later = now + ms(20);
+    let rolled = controller.key(Phase::Restarting, controller.epoch);
+    for disk in controller.disks.all.values_mut() {
+        disk.ours = Some(rolled);
+        disk.rolled_at = Some(later);
+    }
+    let gave_up = |controller: &mut Controller, state| {
+        controller.state = state;
+        controller.out.clear();
+        controller.choose_phase(later + ms(5));
+        let lease = |action: &Action| matches!(action, Action::Lease(_));
+        controller.out.iter().any(lease)
+    };
+    for state in [State::Importing, State::StartingServices, State::Announcing] {
+        assert!(!gave_up(&mut controller, state), "{state:?}");
+        assert_eq!(controller.owner.phase(), Phase::Restarting, "{state:?}");
+    }
+    assert!(gave_up(&mut controller, State::Active));
+    assert_eq!(controller.owner.phase(), Phase::Owner);
 }
 
 #[test]

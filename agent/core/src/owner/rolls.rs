@@ -54,7 +54,9 @@ impl Controller {
     /// A daemon that adopts shortens the lease that it found before its keys stop promising it: a taker that reads a
     /// plain owner waits for a plain lease only.
     fn gave_up_the_long_lease(&mut self, now: Instant) -> bool {
-        if !self.phase_is_written() {
+        // Until it serves nothing renews a lease: the one that it found carries the addresses over.
+        let not_yet = [State::Importing, State::StartingServices, State::Announcing];
+        if not_yet.contains(&self.state) || !self.phase_is_written() {
             return false;
         }
         let proof = self
@@ -63,8 +65,12 @@ impl Controller {
         let Some(proof) = proof.filter(|at| *at >= self.owner.phase_since) else {
             return false;
         };
-        let until = (proof + ms(self.config.timing.vip_lease_ms)).max(now);
         self.owner.inherited = false;
+        // With the first announcement a plain one took its place, and has been renewed since.
+        if self.owner.lease_until.is_some() {
+            return true;
+        }
+        let until = (proof + ms(self.config.timing.vip_lease_ms)).max(now);
         self.owner.lease_until = Some(until);
         self.out.push(Action::Lease(Lease::Renew { until }));
         true
