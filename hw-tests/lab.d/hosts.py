@@ -145,7 +145,7 @@ def _ask(what: str, words: dict[str, str], file: dict, name: str | None = None) 
         raise LabError(f"{what}: was not done")
 
 
-def _refuse_install(*_: object) -> None:
+def _refuse_install(*_: object, **__: object) -> None:
     raise LabError("nothing is installed on real machines from here: this trial needs another installation than they have")
 
 
