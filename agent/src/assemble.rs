@@ -1,5 +1,6 @@
 //! The real adapters that a configuration asks for.
 
+use crate::adapters::assembly::Ground;
 use crate::adapters::clock::BootClock;
 use crate::adapters::disk_paths::{Roots, SharedDisk};
 use crate::adapters::fence::RealFence;
@@ -7,7 +8,7 @@ use crate::adapters::hands_off::{self, Finding, Shared};
 use crate::adapters::hooks::{ExecServices, Hook};
 use crate::adapters::lease::{self, Form, NftLease, Protection};
 use crate::adapters::lease_thread::LeaseThread;
-use crate::adapters::mount_pools::{MountPool, MountPools};
+use crate::adapters::mount_pools::{self, MountPool, MountPools};
 use crate::adapters::pool_set::PoolSet;
 use crate::adapters::reset::{CommandReset, KernelReset, Reset};
 use crate::adapters::services::{Service, ServiceList};
@@ -263,7 +264,7 @@ fn pools(config: &Config) -> Result<ConfiguredPools, Failure> {
     let (mut mounts, mut zfs) = (Vec::new(), Vec::new());
     for pool in &config.pools {
         match &pool.kind {
-            PoolKind::Mount(settings) => mounts.push(mount_pool(pool, settings)),
+            PoolKind::Mount(settings) => mounts.push(mount_pool(config, pool, settings)),
             PoolKind::Zfs(settings) => zfs.push(zfs_pool(config, pool, settings)),
         }
     }
@@ -271,7 +272,12 @@ fn pools(config: &Config) -> Result<ConfiguredPools, Failure> {
         import: Duration::from_millis(config.timing.import_ms),
         export: Duration::from_millis(config.timing.export_ms),
     };
-    let mounts: Arc<dyn Pools> = Arc::new(MountPools::new(mounts)?);
+    let mount_limits = mount_pools::Limits {
+        import: limits.import,
+        export: limits.export,
+    };
+    let mounts: Arc<dyn Pools> =
+        Arc::new(MountPools::on(mounts, &Ground::default(), mount_limits)?);
     let zfs = Arc::new(ZfsPools::new(
         zfs,
         Tools::default(),
@@ -289,7 +295,8 @@ fn pools(config: &Config) -> Result<ConfiguredPools, Failure> {
     })
 }
 
-fn mount_pool(pool: &PoolSettings, settings: &MountSettings) -> MountPool {
+fn mount_pool(config: &Config, pool: &PoolSettings, settings: &MountSettings) -> MountPool {
+    let assembly = settings.assembly.clone();
     MountPool {
         name: pool.name.clone(),
         device: settings.device.clone(),
@@ -297,18 +304,23 @@ fn mount_pool(pool: &PoolSettings, settings: &MountSettings) -> MountPool {
         fstype: settings.fstype.clone(),
         options: settings.options.join(","),
         disks: pool.disks.iter().map(|name| DiskId::of(name)).collect(),
+        assembly: assembly.map(|assembly| (assembly, disks_of(config, pool))),
+    }
+}
+
+/// Identities of the shared disks that a pool lies on.
+fn disks_of(config: &Config, pool: &PoolSettings) -> Vec<String> {
+    match pool.disks.is_empty() {
+        true => config.disks.clone(),
+        false => pool.disks.clone(),
     }
 }
 
 fn zfs_pool(config: &Config, pool: &PoolSettings, settings: &ZfsSettings) -> ZfsPool {
-    let disks = match pool.disks.is_empty() {
-        true => &config.disks,
-        false => &pool.disks,
-    };
     ZfsPool {
         name: pool.name.clone(),
         guid: settings.guid,
-        disks: disks.clone(),
+        disks: disks_of(config, pool),
         key_store: settings.key_store.clone(),
         keys: settings.keys.clone(),
         may_stay_locked: settings.may_stay_locked.clone(),

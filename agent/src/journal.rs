@@ -84,7 +84,9 @@ impl FileJournal {
         }
         let mut restored = known.clone();
         restored.session = crate::random_u64();
-        restored.owner = read_owner(&owner_path, boot, &mut remarks);
+        let (owner, doubtful) = read_owner(&owner_path, boot, &mut remarks);
+        restored.owner = owner;
+        restored.owner_unreadable = doubtful;
         let journal = FileJournal {
             open: Mutex::new(Open {
                 file: None,
@@ -295,11 +297,7 @@ fn read_bounded(path: &Path) -> Result<Option<String>, Failure> {
 pub(crate) fn owned_in_this_boot(runtime_dir: &Path) -> Result<bool, Failure> {
     let boot = this_boot()?;
     let mut remarks = Vec::new();
-    let owner = read_owner(&runtime_dir.join("owner"), &boot, &mut remarks);
-    // A damaged record may be one of this boot; one of another boot is not.
-    let doubtful = remarks
-        .iter()
-        .any(|remark| !remark.contains("of another boot"));
+    let (owner, doubtful) = read_owner(&runtime_dir.join("owner"), &boot, &mut remarks);
     Ok(owner.is_some() || doubtful)
 }
 
@@ -321,23 +319,28 @@ pub(crate) fn this_boot() -> Result<String, Failure> {
         .map_err(|error| Failure(format!("the id of this boot can't be read: {error}")))
 }
 
-fn read_owner(path: &Path, boot: &str, remarks: &mut Vec<String>) -> Option<OwnerRecord> {
+/// The record, if it is of this boot; and whether one is there that can't be read: it may be of this boot.
+fn read_owner(path: &Path, boot: &str, remarks: &mut Vec<String>) -> (Option<OwnerRecord>, bool) {
     let text = match read_bounded(path) {
-        Ok(text) => text?,
+        Ok(Some(text)) => text,
+        Ok(None) => return (None, false),
         Err(failure) => {
             remarks.push(failure.0);
-            return None;
+            return (None, true);
         }
     };
     match text.strip_suffix('\n').and_then(parse_line::<OwnerFile>) {
-        Some(file) if file.boot == boot => Some(file.owner),
+        Some(file) if file.boot == boot => (Some(file.owner), false),
         Some(_) => {
             remarks.push(format!("{} is of another boot: ignored", path.display()));
-            None
+            (None, false)
         }
         None => {
-            remarks.push(format!("{} is damaged: ignored", path.display()));
-            None
+            remarks.push(format!(
+                "{} is damaged: this boot may have owned",
+                path.display()
+            ));
+            (None, true)
         }
     }
 }
@@ -533,9 +536,13 @@ mod tests {
             "{:?}",
             loaded.remarks
         );
+        fs::write(dir.path().join("owner"), "not a record").expect("damaged");
+        let (_, loaded) = open(dir.path(), "this boot").expect("opens");
+        assert!(loaded.restored.owner_unreadable && loaded.restored.owner.is_none());
         journal.remember(None).expect("removed");
         journal.remember(None).expect("already so");
         let (_, loaded) = open(dir.path(), "this boot").expect("opens");
+        assert!(!loaded.restored.owner_unreadable);
         assert_eq!((loaded.restored.owner, loaded.remarks.len()), (None, 0));
     }
 }

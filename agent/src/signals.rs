@@ -10,8 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// File in the runtime folder that makes the next SIGTERM an announced restart.
 pub(crate) const RESTART_FLAG: &str = "restart";
-/// Longest wait for the service manager's word on why it stops us.
-const ASK_SYSTEMD: Duration = Duration::from_millis(600);
+/// Longest wait for the service manager's word on why it stops us. The MASTER serves on meanwhile, so patience costs
+/// nothing, and a starved machine needs it: a doubt ends in a handover.
+const ASK_SYSTEMD: Duration = Duration::from_secs(10);
 
 /// Blocks the signals that are served in this thread and those that it starts.
 pub(crate) fn hold_back() -> SigSet {
@@ -87,9 +88,16 @@ async fn restart_wanted(handle: &Handle) -> bool {
     if std::env::var_os("INVOCATION_ID").is_none() {
         return false;
     }
-    // A stop that hands over is the safe reading of every doubt.
-    let asked = tokio::task::spawn_blocking(|| systemd::being_restarted(None));
-    matches!(tokio::time::timeout(ASK_SYSTEMD, asked).await, Ok(Ok(true)))
+    let asked = tokio::task::spawn_blocking(|| systemd::being_restarted(None, ASK_SYSTEMD));
+    let answer = tokio::time::timeout(ASK_SYSTEMD + Duration::from_secs(1), asked).await;
+    if let Ok(Ok(Some(restart))) = answer {
+        return restart;
+    }
+    // The safe reading of every doubt.
+    tracing::warn!(
+        "the service manager did not say whether it restarts this daemon: taken as a stop, which hands over"
+    );
+    false
 }
 
 fn take_flag(flag: &Path) -> bool {

@@ -270,11 +270,12 @@ def _packed(program: Path) -> bytes:
 
 def free_from(*machines: Machine) -> None:
     """Clears every reservation on the shared disks by hand, from each of these machines; daemons must be stopped."""
-    one = "sg_turs -q $disk; sg_persist -n --out --register-ignore --param-sark=0x1 $disk && " \
-          "sg_persist -n --out --clear --param-rk=0x1 $disk || exit 1"
+    # The first commands after somebody else's change answer only that there was one (unit attentions): asked again.
+    ask = "ask() { for try in 1 2 3; do sg_persist -n --out $1 $disk && return; done; return 1; }; "
+    one = "ask '--register-ignore --param-sark=0x1' && ask '--clear --param-rk=0x1' || exit 1"
     disks = range(state.load().disks)
     for machine in machines:
-        remote.must(machine, f"for disk in {_paths(disks)}; do {one}; done >/dev/null", 180.0)
+        remote.must(machine, f"{ask}for disk in {_paths(disks)}; do {one}; done >/dev/null 2>&1", 180.0)
 
 
 def _make_pool(pool: str, wanted: Layout, disks: int) -> str:

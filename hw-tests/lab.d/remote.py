@@ -120,7 +120,7 @@ def _ssh(machine: Machine, shared: bool = True) -> list[str]:
     # The host's key changes at each `lab up`, and the network is our own: there is nobody to be fooled by.
     options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"]
     # The newer exchanges of keys cost a second under emulation.
-    options += ["KexAlgorithms=curve25519-sha256", "ConnectTimeout=15", "ServerAliveInterval=3", "ServerAliveCountMax=3"]
+    options += ["KexAlgorithms=curve25519-sha256", "ConnectTimeout=15", "ServerAliveInterval=10", "ServerAliveCountMax=6"]
     options += [f"ControlPath={_socket(machine)}" if shared else "ControlPath=none"]
     words = ["ssh", "-F", "none", "-i", str(topology.running() / "key")]
     for option in options:

@@ -10,6 +10,7 @@ The scene brings what all have in common: the client is steady before and after,
 once, a scrub finds nothing, and a report is left with what both controllers and the client saw.
 """
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ from check import Check
 from topology import CONTROLLERS, LabError, Machine
 
 STEADY_S_MAX = 60.0
-TAKEOVER_S_MAX = 120.0
+TAKEOVER_S_MAX = 180.0
+HANDOVER_S_MAX = 180.0
 BOOT_S_MAX = 300.0
 ACKS_S_MAX = 120.0
 # A clock that was off by more than this in one boot has stood still or was set.
@@ -116,6 +118,15 @@ class Scene:
                 last = self.events[-1]
                 last.gaps[pool] = client.gap(last.at_s, time.time())
                 print(f"  {pool}: longest gap {last.gaps[pool].length_s:.2f} s")
+
+    def hand_over(self, what: str = "handover", timeout_s: float = HANDOVER_S_MAX) -> None:
+        """The MASTER is asked to become passive; the other one becomes MASTER and the old one BACKUP, without a reset."""
+        old, heir = self.master, self.standby
+        self.mark(f"{what}: {old.name} is asked to become passive")
+        ask_to_hand_over(old, timeout_s)
+        self.taken_over(heir, timeout_s)
+        pair.wait_for(old, "BACKUP", timeout_s)
+        self.check.that(f"{old.name} has not reset itself", pair.boot_id(old) == self.boots[old.name])
 
     def taken_over(self, heir: Machine, timeout_s: float = TAKEOVER_S_MAX) -> None:
         """`heir` becomes MASTER and the client is served by it."""
@@ -234,6 +245,12 @@ class Scene:
             kind = install.layout().fs
             self.check.that(f"{pool}: a scrub finds nothing" if kind == "zfs" else f"{pool}: {kind} is not scrubbed",
                             trouble is None, trouble)
+
+
+def ask_to_hand_over(machine: Machine, timeout_s: float) -> None:
+    """Asks and doesn't wait: what comes of it is seen at the other one. A refusal is in the journal."""
+    call = f"midctl --timeout {timeout_s:.0f} call failover.become_passive"
+    remote.must(machine, f"systemd-run --quiet --collect --unit=lab-ask sh -c {shlex.quote(call)}", 60.0)
 
 
 def _last_sequence(machine: Machine) -> int:

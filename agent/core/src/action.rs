@@ -144,6 +144,9 @@ pub struct Restored {
     pub resets: u8,
     /// Owner record of the runtime folder, if it is of this very boot.
     pub owner: Option<OwnerRecord>,
+    /// An owner record is there and can't be read: a run in this boot may have imported pools.
+    #[serde(default)]
+    pub owner_unreadable: bool,
     /// Random number of this run.
     pub session: u64,
 }
@@ -207,6 +210,8 @@ pub enum HaltReason {
     CannotStop(String),
     /// After a power-on of the disks no key of ours was left, and the lease had lapsed.
     ReservationsGone,
+    /// A majority of the disks has keys of a host that isn't of this pair.
+    Stranger,
     /// Found at start: pools or addresses are here, the disks are not ours.
     NotAdopted,
 }
@@ -239,6 +244,10 @@ impl std::fmt::Display for HaltReason {
                     "the disks lost every key, and the lease of the virtual addresses had lapsed"
                 )
             }
+            HaltReason::Stranger => write!(
+                f,
+                "a host that isn't of this pair took a majority of the shared disks"
+            ),
             HaltReason::NotAdopted => write!(
                 f,
                 "pools or addresses are still here, but the disks are no longer ours"

@@ -176,11 +176,13 @@ pub enum Blocker {
     Stopping = 64,
     /// A handover or takeover runs there.
     Busy = 128,
+    /// What was found there at its start can't be cleaned up.
+    NotClean = 256,
 }
 
 impl Blocker {
     /// All of them.
-    pub const ALL: [Blocker; 8] = [
+    pub const ALL: [Blocker; 9] = [
         Blocker::Starting,
         Blocker::Disks,
         Blocker::Lan,
@@ -189,6 +191,7 @@ impl Blocker {
         Blocker::Journal,
         Blocker::Stopping,
         Blocker::Busy,
+        Blocker::NotClean,
     ];
 
     /// The sentence for people.
@@ -206,6 +209,9 @@ impl Blocker {
             Blocker::Journal => "its journal has not made the next epoch durable",
             Blocker::Stopping => "its daemon is stopping",
             Blocker::Busy => "a takeover or handover is running there",
+            Blocker::NotClean => {
+                "pools, services or addresses were found there at its start and can't be cleaned up"
+            }
         }
     }
 

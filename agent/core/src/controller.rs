@@ -80,7 +80,7 @@ pub struct Controller {
     stranger_answered: Instant,
     beat_sent: Instant,
     petted: Instant,
-    last_run: Instant,
+    pub(crate) last_run: Instant,
     wake: Option<(Instant, &'static str)>,
     pub(crate) ops: BTreeMap<OpId, Pending>,
     pub(crate) next_op: u64,
@@ -125,6 +125,7 @@ impl Controller {
             owned: _,
             resets,
             owner,
+            owner_unreadable,
             session,
         } = restored;
         let mut disks = Disks::new(now, &config.disks, arbiters, config.arbiters, config.pair);
@@ -152,7 +153,7 @@ impl Controller {
             seen: epoch.max(owner.as_ref().map_or(Epoch(0), |owner| owner.epoch)),
             lan_up: true,
             stop: None,
-            start: Start::new(owner),
+            start: Start::new(owner, owner_unreadable),
             takeover: Takeover::default(),
             owner: Owner::new(now),
             handover: Handover::default(),
@@ -454,9 +455,11 @@ impl Controller {
             self.send_beat(now);
         }
         self.wake_at(self.beat_sent + interval, "beat");
-        // Until what an earlier run left is gone it isn't healthy: on a shelf that forgot its reservations only the
-        // watchdog keeps a left pool from writing (protocol.md section 6).
-        let healthy = !matches!(self.state, State::Starting | State::Adopting);
+        // While something that a run in this boot imported may be left it isn't healthy: on a shelf that forgot its
+        // reservations only the watchdog keeps such a pool from writing (protocol.md section 6). Without a trace of such
+        // a run nothing is left that a reset would clear.
+        let doubtful = self.state == State::Starting && self.start.doubtful;
+        let healthy = !doubtful && self.state != State::Adopting;
         let due = now.since(self.petted) >= ms(1000) || self.petted == self.started;
         if healthy && due {
             self.petted = now;
@@ -544,9 +547,11 @@ impl Controller {
             Blocker::ImportFailed,
             self.import_failed_until.is_some_and(|until| now < until),
         );
+        let unclean = self.state == State::Held && !self.start.cleaned;
+        add(Blocker::NotClean, unclean);
         add(
             Blocker::ResetHold,
-            matches!(self.state, State::Held | State::Halted),
+            matches!(self.state, State::Held | State::Halted) && !unclean,
         );
         add(
             Blocker::Journal,

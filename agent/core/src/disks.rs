@@ -44,6 +44,8 @@ pub struct Disk {
     pub look_at: Instant,
     /// A roll was due while other work was in flight: it comes as soon as the disk is free.
     pub roll_waits: bool,
+    /// A key that isn't this pair's was on it at the owner's last look.
+    pub stranger: bool,
     /// When foreign keys were removed from it last.
     pub expelled_at: Option<Instant>,
     /// When our answer to an offer on it was asked for last, until that answer is taken back.
@@ -100,6 +102,7 @@ impl Disks {
             owed: None,
             look_at: now,
             roll_waits: false,
+            stranger: false,
             expelled_at: None,
             answered_at: None,
         };
@@ -290,6 +293,12 @@ impl Disks {
     /// The latest moment at or after which, as `at` tells, more than half of all disks come.
     pub fn majority_time_of_all(&self, at: impl Fn(&Disk) -> Option<Instant>) -> Option<Instant> {
         self.moments(&at).get(self.all.len() / 2).copied()
+    }
+
+    /// The latest moment at or after which, as `at` tells, half of all disks or more come.
+    pub fn half_time(&self, at: impl Fn(&Disk) -> Option<Instant>) -> Option<Instant> {
+        let half = self.all.len().saturating_sub(1) / 2;
+        self.moments(&at).get(half).copied()
     }
 
     /// Moments of all disks, the latest first.

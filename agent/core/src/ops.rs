@@ -6,6 +6,7 @@ use crate::disk_work::{DiskOutcome, DiskWork, Survey};
 use crate::ids::{DiskId, Epoch, OpId, PoolId, RequestId};
 use crate::key::Key;
 use crate::states::State;
+use crate::takeover::Remembered;
 use crate::time::{Instant, ms};
 use failover_api::Severity;
 
@@ -33,6 +34,8 @@ pub(crate) enum Job {
     RecordArbiters,
     RecordOther,
     Remember,
+    /// The owner record that an import waits for.
+    RememberImport,
     Prescan,
     Import(PoolId),
     Export(PoolId),
@@ -62,6 +65,7 @@ impl Job {
             | Job::RecordArbiters
             | Job::RecordOther
             | Job::Remember
+            | Job::RememberImport
             | Job::Prescan
             | Job::Import(_)
             | Job::Export(_)
@@ -94,7 +98,8 @@ impl Controller {
             | Job::RecordSettings(_)
             | Job::RecordArbiters
             | Job::RecordOther
-            | Job::Remember => timing.record_ms,
+            | Job::Remember
+            | Job::RememberImport => timing.record_ms,
             Job::Prescan | Job::Import(_) | Job::PoolImport(_) => timing.import_ms,
             Job::Export(_) => timing.export_ms,
             Job::StartServices | Job::StopServices | Job::PoolServices(_) => timing.services_ms,
@@ -207,6 +212,7 @@ impl Controller {
             | Job::RecordArbiters
             | Job::RecordOther
             | Job::Remember
+            | Job::RememberImport
             | Job::Prescan
             | Job::Import(_)
             | Job::Export(_)
@@ -332,6 +338,10 @@ impl Controller {
                     Severity::Alarm,
                     format!("a journal record was not written: {why}"),
                 );
+            }
+            (Job::RememberImport, outcome) => {
+                let end = Remembered::Ended(outcome_of(outcome));
+                self.takeover.remembered = Some(end);
             }
             (Job::RecordOther | Job::Remember, _) | (Job::Prescan, _) => {}
             (Job::Import(pool), outcome) => self.import_ended(pool, outcome),

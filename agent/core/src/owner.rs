@@ -5,8 +5,10 @@ mod pools;
 mod repair;
 mod rolls;
 mod serving;
+mod steady;
 
 pub(crate) use pools::PoolRetries;
+pub(crate) use steady::NAMED_MAX;
 
 use crate::action::HaltReason;
 use crate::controller::Controller;
@@ -52,6 +54,7 @@ pub(crate) struct Owner {
     inherited: bool,
     restart_seq: u64,
     since: Instant,
+    pub(crate) steady: steady::Steady,
 }
 
 impl Owner {
@@ -75,6 +78,7 @@ impl Owner {
             inherited: false,
             restart_seq: 0,
             since: now,
+            steady: steady::Steady::default(),
         }
     }
 
@@ -183,7 +187,7 @@ impl Controller {
             .majority_time(|disk| disk.ok_at)
             .unwrap_or(self.owner.since)
             .max(self.owner.since);
-        let limit = seen + ms(self.config.timing.disk_lost_ms);
+        let limit = (seen + ms(self.config.timing.disk_lost_ms)).min(self.most_verified_until());
         if self.disks.all.is_empty() {
             return false;
         }
@@ -193,6 +197,17 @@ impl Controller {
             return true;
         }
         false
+    }
+
+    /// Until when half of all disks or more count as reached: most are looked at only every `verify_ms`. While the rest is
+    /// still being taken there is nothing to verify.
+    fn most_verified_until(&self) -> Instant {
+        let since = match self.state == State::FencingRest {
+            true => self.last_run,
+            false => self.owner.since,
+        };
+        let seen = self.disks.half_time(|disk| disk.ok_at);
+        seen.unwrap_or(since).max(since) + self.verified_within()
     }
 
     /// A majority is no longer ours. Where nobody's keys are there (the shelf lost power), owning may go on anew if
@@ -215,6 +230,15 @@ impl Controller {
             );
             return true;
         }
+        if self
+            .disks
+            .all
+            .values()
+            .any(|disk| disk.lost && self.disks.has_stranger(disk))
+        {
+            self.halt(now, edge, HaltReason::Stranger);
+            return true;
+        }
         if self.state == State::Active && self.owner.lease_until.is_some_and(|until| now < until) {
             return false;
         }
@@ -222,52 +246,7 @@ impl Controller {
         true
     }
 
-    // ---- verify --------------------------------------------------------------------------------------------
-
-    /// Looks at the arbiters at the pace of rolling, at every other disk every `verify_ms`.
-    fn verify(&mut self, now: Instant) {
-        let timing = &self.config.timing;
-        let pace = ms(timing.verify_ms);
-        let leaving = matches!(
-            self.state,
-            State::RemovingVips | State::StoppingServices | State::Exporting
-        );
-        // The keys are about to be written: a look in flight would only be in the way.
-        let arbiter_pace = if leaving {
-            pace
-        } else {
-            ms(timing.disk_beat_ms)
-        };
-        let fencing = matches!(self.state, State::FencingRest);
-        let arbiters = self.disks.arbiter_ids();
-        self.look_at_disks(now, &arbiters, arbiter_pace);
-        if !fencing {
-            self.look_at_rest(now, pace);
-        }
-    }
-
-    /// As `look_at_disks`, for all but the arbiters: in one pass, since with a thousand disks this is most of a turn.
-    fn look_at_rest(&mut self, now: Instant, pace: std::time::Duration) {
-        let arbiters = self.disks.arbiter_ids();
-        let mut due = Vec::new();
-        let mut next: Option<Instant> = None;
-        for disk in self.disks.all.values_mut() {
-            if disk.busy.is_some() || disk.owed.is_some() || arbiters.contains(&disk.id) {
-                continue;
-            }
-            if disk.look_at <= now {
-                disk.look_at = now + pace;
-                due.push(disk.id);
-            }
-            next = Some(next.map_or(disk.look_at, |next| next.min(disk.look_at)));
-        }
-        for id in due {
-            self.run_disk(now, Job::Look(id), DiskWork::Survey);
-        }
-        if let Some(at) = next {
-            self.wake_at(at, "look at disks");
-        }
-    }
+    // ---- looks ---------------------------------------------------------------------------------------------
 
     /// What a look says about our own keys.
     pub(crate) fn owner_looked(&mut self, now: Instant, id: DiskId, asked: Instant) {
@@ -290,7 +269,7 @@ impl Controller {
             .filter(|key| !key.same_run(own))
             .map(|key| key.to_bits())
             .collect();
-        let (name, was_lost, free) = (disk.name.clone(), disk.lost, disk.busy.is_none());
+        let (name, free) = (disk.name.clone(), disk.busy.is_none());
         let ours = disk.ours.unwrap_or(own);
         let mixed = keys.iter().any(|key| key.same_run(own) && *key != ours);
         let Some(disk) = self.disks.all.get_mut(&id) else {
@@ -299,11 +278,9 @@ impl Controller {
         disk.lost = !(here && held);
         if !disk.lost {
             disk.ok_at = disk.ok_at.max(Some(asked));
-        } else if !was_lost {
-            let text = format!("disk {name} is no longer held by this controller");
-            self.notice("FENCE_MINORITY_LOST", Severity::Alarm, text);
         }
-        if strangers && !was_lost {
+        let told = std::mem::replace(&mut disk.stranger, strangers);
+        if strangers && !told {
             let text = format!("disk {name} has a key that isn't this pair's");
             self.notice("FENCE_FOREIGN_KEY", Severity::Alarm, text);
         }

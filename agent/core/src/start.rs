@@ -7,17 +7,19 @@ use crate::disks::Verdict;
 use crate::ids::DiskId;
 use crate::key::{Key, Phase};
 use crate::ops::Job;
-use crate::states;
+use crate::states::{self, State};
 use crate::time::{Instant, ms};
 use failover_api::Severity;
 use std::time::Duration;
 
 /// Self-resets after which a controller stays away.
 const RESETS_MAX: u8 = 2;
-/// Failed clean-ups after which the machine is reset: it isn't eligible meanwhile, and stays away after two resets.
+/// Failed clean-ups after which it stays away, or is reset; it isn't eligible meanwhile.
 const CLEAN_UPS_MAX: u32 = 5;
 /// Pause before a failed clean-up is tried again.
 const CLEAN_AGAIN_MS: u64 = 1000;
+/// The same while it stays away.
+const CLEAN_AGAIN_HELD_MS: u64 = 5000;
 
 /// What is known while starting.
 #[derive(Debug, Default)]
@@ -25,16 +27,20 @@ pub(crate) struct Start {
     /// The incarnation is in the journal.
     pub(crate) incarnation_durable: bool,
     record: Option<OwnerRecord>,
+    /// A record is there and can't be read: what is left here may have been imported in this boot.
+    pub(crate) doubtful: bool,
     asked: bool,
-    cleaned: bool,
+    pub(crate) cleaned: bool,
     again_at: Option<Instant>,
     failures: u32,
+    told: String,
 }
 
 impl Start {
-    pub(crate) fn new(record: Option<OwnerRecord>) -> Start {
+    pub(crate) fn new(record: Option<OwnerRecord>, doubtful: bool) -> Start {
         Start {
             record,
+            doubtful,
             ..Start::default()
         }
     }
@@ -63,21 +69,15 @@ impl Controller {
             let entry = Entry::Incarnation(self.incarnation);
             self.run(now, Job::RecordIncarnation, Work::Record(entry));
         }
-        if let Some(at) = self.start.again_at {
-            if now < at {
-                self.wake_at(at, "clean up again");
-                return;
-            }
-            self.start.again_at = None;
-            self.clean(now);
-        }
-        if !self.start.cleaned {
-            self.judge_cleaning(now);
-        }
+        self.poll_cleaning(now);
         // Whoever stops now, too, must not leave a pool or an address behind.
         if self.start.cleaned && self.stop.is_some() {
             self.go(now, states::START_STOP);
-        } else if self.start.cleaned && self.start.incarnation_durable {
+        } else if !self.start.incarnation_durable {
+            // Nothing further without it.
+        } else if !self.start.cleaned {
+            self.give_up_cleaning(now);
+        } else {
             let held = self.resets >= RESETS_MAX && self.config.timing.reset_hold_min > 0;
             self.go(
                 now,
@@ -87,6 +87,40 @@ impl Controller {
                     states::START_CLEAN
                 },
             );
+        }
+    }
+
+    /// Cleans up until nothing is left.
+    fn poll_cleaning(&mut self, now: Instant) {
+        if self.start.cleaned {
+            return;
+        }
+        if let Some(at) = self.start.again_at {
+            if now < at {
+                self.wake_at(at, "clean up again");
+                return;
+            }
+            self.start.again_at = None;
+            self.clean(now);
+        }
+        self.judge_cleaning(now);
+    }
+
+    /// A pool that a run in this boot imported, and that hangs on disks that are no longer ours, goes away only with a
+    /// reset. What nobody of us imported in this boot would be there again after the next one: no reset for that.
+    fn give_up_cleaning(&mut self, now: Instant) {
+        if self.start.failures < CLEAN_UPS_MAX {
+            return;
+        }
+        let why = self.start.told.clone();
+        if self.start.doubtful {
+            self.halt(now, states::START_STUCK, HaltReason::CannotStop(why));
+        } else {
+            let text = format!(
+                "this controller stays away: {why}. No run in this boot imported it, so a reset would not clear it; it goes on trying"
+            );
+            self.notice("HELD_UNCLEAN", Severity::Alarm, text);
+            self.go(now, states::START_UNCLEAN);
         }
     }
 
@@ -119,17 +153,19 @@ impl Controller {
             None => self.start.cleaned = true,
             Some(why) => {
                 let why = why.clone();
-                let text = format!(
-                    "what an earlier run left could not be cleaned up, trying again: {why}"
-                );
-                self.notice("CLEAN_UP_FAILED", Severity::Alarm, text);
-                self.start.failures += 1;
-                if self.start.failures >= CLEAN_UPS_MAX {
-                    // A pool that hangs on disks that are no longer ours goes away only with a reset.
-                    self.halt(now, states::START_STUCK, HaltReason::CannotStop(why));
-                    return;
+                if self.start.told != why {
+                    let text =
+                        format!("what was left here could not be cleaned up, trying again: {why}");
+                    self.notice("CLEAN_UP_FAILED", Severity::Alarm, text);
+                    self.start.told = why;
                 }
-                let at = now + ms(CLEAN_AGAIN_MS);
+                self.start.failures = self.start.failures.saturating_add(1);
+                let pause = if self.state == State::Held {
+                    CLEAN_AGAIN_HELD_MS
+                } else {
+                    CLEAN_AGAIN_MS
+                };
+                let at = now + ms(pause);
                 self.start.again_at = Some(at);
                 self.wake_at(at, "clean up again");
             }
@@ -197,7 +233,8 @@ impl Controller {
         self.takeover.adopted(now, record);
     }
 
-    /// Held back after too many self-resets: registered nowhere, not eligible, reachable.
+    /// Held back after too many self-resets, or with something here that can't be cleaned up: registered nowhere, not
+    /// eligible, reachable.
     pub(crate) fn poll_held(&mut self, now: Instant) {
         if self.stop == Some(StopKind::Leave) || self.stop == Some(StopKind::Restart) {
             self.go(now, states::STOP_HELD);
@@ -206,7 +243,14 @@ impl Controller {
         let arbiters = self.disks.arbiter_ids();
         self.look_at_disks(now, &arbiters, ms(self.config.timing.verify_ms));
         self.poll_resets(now);
-        if self.resets < RESETS_MAX || self.force.is_some() {
+        let was_clean = self.start.cleaned;
+        self.poll_cleaning(now);
+        if !self.start.cleaned {
+            return;
+        }
+        if !was_clean && self.resets < RESETS_MAX {
+            self.go(now, states::CLEANED);
+        } else if self.resets < RESETS_MAX || self.force.is_some() {
             if self.force.is_some() {
                 self.resets = 0;
                 self.run(now, Job::RecordOther, Work::Record(Entry::Resets(0)));

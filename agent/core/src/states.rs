@@ -50,7 +50,7 @@ pub enum State {
     Yielding,
     /// Leaves: says so and ends.
     Stopping,
-    /// Reset itself too often: registered nowhere, waits for an operator.
+    /// Reset itself too often, or has something here that can't be cleaned up: registered nowhere, waits for an operator.
     Held,
     /// Asked for the machine's reset.
     Halted,
@@ -187,7 +187,8 @@ macro_rules! edges {
 edges! {
     START_CLEAN: Starting => Electing, "its incarnation is durable and nothing of an earlier run is left";
     START_HELD: Starting => Held, "it reset itself twice without working that off; it stays away until an operator looks";
-    START_STUCK: Starting => Halted, "what an earlier run left can't be cleaned up: only a reset clears it";
+    START_UNCLEAN: Starting => Held, "what is left here can't be cleaned up, and no run in this boot imported it: a reset would not clear it";
+    START_STUCK: Starting => Halted, "what an earlier run in this boot may have imported can't be cleaned up: only a reset clears it";
     START_STOP: Starting => Stopping, "it was told to stop before it had started, and nothing of an earlier run is left";
     ADOPT: Adopting => Importing, "the disks still show its key of this very boot: it goes on owning";
     ADOPT_NOT_OURS: Adopting => Halted, "it owned in this boot, but the disks are no longer its own";
@@ -208,11 +209,11 @@ edges! {
     RACE_LOST: FencingArbiters => Yielding, "another key came in between, or too few disks answered";
     REST_LOST: FencingRest => Yielding, "fewer than half of all shared disks could be taken";
     REST_FENCED: FencingRest => Importing, "every disk was taken or given up, and more than half are held";
-    IMPORT_FAILED: Importing => Failed, "no pool could be imported, or the disks could not be shown to be its own";
+    IMPORT_FAILED: Importing => Failed, "no pool could be imported, the disks could not be shown to be its own, or the owner record could not be written";
     IMPORTED: Importing => StartingServices, "the pools are imported";
     SERVICES_FAILED: StartingServices => Failed, "the services did not start";
     SERVICES_UP: StartingServices => Announcing, "the services are up";
-    VIPS_FAILED: Announcing => Failed, "the virtual addresses could not be brought up";
+    VIPS_FAILED: Announcing => Failed, "the virtual addresses could not be brought up, or nothing proved their lease";
     SERVING: Announcing => Active, "fenced, imported, services up, addresses on: it serves";
     LEASE_LOST: Active => Announcing, "the kernel lost the lease: the addresses go off and come back by proof";
     HAND_OVER: Active => RemovingVips, "a planned handover began";
@@ -238,6 +239,7 @@ edges! {
     STOP_ELECTING: Electing => Stopping, "it was told to stop";
     STOP_STANDBY: Standby => Stopping, "it was told to stop";
     STOP_HELD: Held => Stopping, "it was told to stop";
+    CLEANED: Held => Electing, "what was left here is cleaned up";
     RELEASED: Held => Electing, "reset_hold_min passed without a reset, or an operator let it go on";
     HALT_FENCING: FencingRest => Halted, "it lost the disks";
     HALT_IMPORTING: Importing => Halted, "it lost the disks";

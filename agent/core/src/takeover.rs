@@ -47,6 +47,13 @@ enum Try {
     Failed,
 }
 
+/// How far the owner record is, without which nothing is imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Remembered {
+    Asked,
+    Ended(Result<(), String>),
+}
+
 /// The running takeover.
 #[derive(Debug, Default)]
 pub(crate) struct Takeover {
@@ -66,6 +73,8 @@ pub(crate) struct Takeover {
     announce_from: Instant,
     /// The disks must have been seen as ours since then before pools are imported.
     pub(crate) prove_from: Instant,
+    /// Whether the owner record is written; `None` until it was asked for.
+    pub(crate) remembered: Option<Remembered>,
     imports_asked: bool,
     services_asked: bool,
     vips_asked: bool,
@@ -95,6 +104,7 @@ impl Takeover {
             marks: vec![("import", now)],
             lease_was_ended: true,
             announce_from: now,
+            remembered: Some(Remembered::Ended(Ok(()))),
             ..Takeover::default()
         };
     }
@@ -120,6 +130,7 @@ impl Takeover {
     pub(crate) fn again(&mut self, now: Instant) {
         self.prove_from = now;
         self.imports.clear();
+        self.remembered = None;
         self.imports_asked = false;
         self.services = None;
         self.services_asked = false;

@@ -68,6 +68,8 @@ fn controller_in(state: State) -> (Controller, Instant) {
     };
     let (mut controller, _) = Controller::new(now, config(), restored);
     controller.state = state;
+    // Held back for its resets, with nothing left to clean up.
+    controller.start.cleaned = state == State::Held;
     controller.incarnation = 1;
     (controller, now + ms(10))
 }

@@ -119,6 +119,7 @@ impl Coverage {
             HaltReason::PeerServes { .. } => "peer serves",
             HaltReason::CannotStop(_) => "cannot stop",
             HaltReason::ReservationsGone => "reservations gone",
+            HaltReason::Stranger => "stranger",
             HaltReason::NotAdopted => "not adopted",
         };
         *self.halts.entry(word).or_default() += 1;

@@ -15,6 +15,11 @@ use failover_core::ids::{DiskId, Node, OpId, PathId};
 use failover_core::key::Key;
 use failover_core::pr::{PrCommand, PrError};
 
+/// A host that isn't of the pair.
+pub const STRANGER: Nexus = Nexus::new(Node::B, 7);
+/// Its key: no key of the pair.
+const STRANGER_KEY: u64 = 0x0bad_0000_0000_0001;
+
 /// Longest stay of a write inside a disk, microseconds.
 const FLIGHT_US: u64 = 1_500_000;
 
@@ -22,6 +27,8 @@ const FLIGHT_US: u64 = 1_500_000;
 pub struct Bay {
     /// Its reservations.
     pub disk: Disk,
+    /// A host that isn't of the pair took it, and nobody of the pair took it back: reservations protect nothing there.
+    pub tampered: bool,
     /// Accepted, not landed.
     pub flights: Vec<Flight>,
 }
@@ -46,6 +53,7 @@ impl Bay {
                 true => disk,
                 false => disk.without_full_status(),
             },
+            tampered: false,
             flights: Vec::new(),
         }
     }
@@ -368,6 +376,56 @@ impl World {
     pub(crate) fn reset_disk(&mut self, disk: usize) {
         self.bays[disk].disk.reset();
         self.bays[disk].flights.clear();
+    }
+
+    // ---- a host that isn't of the pair ---------------------------------------------------------------------
+
+    /// It registers on disks; where it takes them everybody else's registration and commands are gone.
+    pub(crate) fn stranger_comes(&mut self, disks: u8, takes: bool) {
+        for (index, bay) in self.bays.iter_mut().enumerate() {
+            if disks >> index & 1 == 0 {
+                continue;
+            }
+            while bay.disk.take_unit_attention(STRANGER).is_some() {}
+            let new = STRANGER_KEY;
+            let registers = PrCommand::RegisterIgnore { new };
+            let mut done = bay.disk.execute(STRANGER, registers).is_ok();
+            if takes {
+                let others: Vec<u64> = bay.disk.registrations().map(|(_, key)| key).collect();
+                for victim in others.into_iter().filter(|key| *key != new) {
+                    // A key on several paths goes at once; the second preempt of it is a conflict.
+                    let _ = bay
+                        .disk
+                        .execute(STRANGER, PrCommand::PreemptAbort { own: new, victim });
+                }
+                done &= bay
+                    .disk
+                    .execute(STRANGER, PrCommand::Reserve { key: new })
+                    .is_ok();
+                bay.flights.clear();
+                bay.tampered = true;
+            }
+            debug_assert!(done, "nobody stops it");
+        }
+        if takes {
+            self.no_longer_fenced(disks);
+            self.conditions_changed();
+        }
+    }
+
+    pub(crate) fn stranger_goes(&mut self, disks: u8) {
+        for (index, bay) in self.bays.iter_mut().enumerate() {
+            if disks >> index & 1 == 1 {
+                while bay.disk.take_unit_attention(STRANGER).is_some() {}
+                let leaves = PrCommand::Register {
+                    old: STRANGER_KEY,
+                    new: 0,
+                };
+                // A shelf that forgot everything refuses it.
+                let _ = bay.disk.execute(STRANGER, leaves);
+            }
+        }
+        self.conditions_changed();
     }
 
     // ---- writes --------------------------------------------------------------------------------------------

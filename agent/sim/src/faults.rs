@@ -147,11 +147,20 @@ pub enum Fault {
     LeaseFlushed(Node),
     /// The machine is busy: the control loop runs late.
     Busy(Node),
+    /// A host that isn't of the pair registers on disks.
+    Stranger {
+        /// Which, a bit each.
+        disks: u8,
+        /// It takes them: everybody else's registration is gone.
+        takes: bool,
+    },
+    /// A machine boots, and for a while nothing shows that its pools are exported.
+    Unclean(Node),
 }
 
 impl Fault {
     /// Names of the kinds, in the order of `kind`.
-    pub const KINDS: [&'static str; 24] = [
+    pub const KINDS: [&'static str; 26] = [
         "link cut",
         "links cut",
         "link poor",
@@ -176,6 +185,8 @@ impl Fault {
         "stop",
         "lease flushed",
         "busy",
+        "another host's keys",
+        "unclean boot",
     ];
 
     /// Number of its kind.
@@ -205,6 +216,8 @@ impl Fault {
             Fault::Stop { .. } => 21,
             Fault::LeaseFlushed(_) => 22,
             Fault::Busy(_) => 23,
+            Fault::Stranger { .. } => 24,
+            Fault::Unclean(_) => 25,
         }
     }
 }
@@ -280,6 +293,10 @@ pub struct Conditions {
     pub lan_down: [bool; 2],
     /// The control loop runs late, by controller.
     pub busy: [bool; 2],
+    /// Disks with keys of a host that isn't of the pair, a bit each.
+    pub strangers: u8,
+    /// Exports can't be proved, by controller.
+    pub unclean: [bool; 2],
 }
 
 impl Conditions {
@@ -353,6 +370,8 @@ impl Conditions {
             } => self.vips[node as usize] = WorkCondition { slow_ms, fails },
             Fault::Lan(node) => self.lan_down[node as usize] = true,
             Fault::Busy(node) => self.busy[node as usize] = true,
+            Fault::Stranger { disks, .. } => self.strangers |= disks,
+            Fault::Unclean(node) => self.unclean[node as usize] = true,
             Fault::Pause(_)
             | Fault::Kill(_)
             | Fault::PowerLoss(_)
@@ -402,6 +421,8 @@ pub fn draw(rng: &mut Rng, plan: &Plan) -> (Vec<Episode>, u64) {
                     let longest = rng.pick(&[90, 300, 1000, 4000]);
                     at + rng.between(10, longest) * 1000
                 }
+                // Longer than a controller tries before it gives up.
+                Fault::Unclean(_) => at + (plan.boot_ms + rng.between(6_000, 12_000)) * 1000,
                 _ => until,
             };
             // Nor may the end of all faults give a volatile shelf its power back before that.
@@ -421,7 +442,10 @@ pub fn draw(rng: &mut Rng, plan: &Plan) -> (Vec<Episode>, u64) {
 }
 
 fn one(rng: &mut Rng, plan: &Plan, kind: u64) -> Option<Fault> {
-    let node = rng.pick(&[Node::A, Node::B]);
+    let node = match plan.single {
+        true => Node::A,
+        false => rng.pick(&[Node::A, Node::B]),
+    };
     let disk = rng.below(u64::from(plan.disks)) as u8;
     let from = rng.pick(&[None, None, Some(Node::A), Some(Node::B)]);
     let slow_ms = rng.pick(&[0, 50, 400, 3000]);
@@ -492,8 +516,22 @@ fn one(rng: &mut Rng, plan: &Plan, kind: u64) -> Option<Fault> {
             restart: rng.percent(60),
         },
         22 => Fault::LeaseFlushed(node),
-        _ => Fault::Busy(node),
+        23 => Fault::Busy(node),
+        24 => stranger(rng, plan),
+        _ => Fault::Unclean(node),
     })
+}
+
+/// One disk, a minority, or most of them.
+fn stranger(rng: &mut Rng, plan: &Plan) -> Fault {
+    let all = u64::from(plan.disks);
+    let count = rng.pick(&[1, 1, (all / 2).max(1), all / 2 + 1]);
+    let first = rng.below(all);
+    let disks = (0..count.min(all)).fold(0, |bits, place| bits | 1 << ((first + place) % all));
+    Fault::Stranger {
+        disks,
+        takes: rng.percent(70),
+    }
 }
 
 fn command(rng: &mut Rng) -> Command {

@@ -8,6 +8,7 @@ mod ends;
 mod imports;
 mod stale;
 mod states;
+mod steady;
 mod writers;
 
 use crate::plan::Plan;
@@ -79,6 +80,10 @@ pub struct Ledger {
     /// By controller: since when nothing has ailed it or its disks, and since when it has been dark nevertheless.
     calm_since: [Option<u64>; 2],
     dark_since: [Option<u64>; 2],
+    /// By controller, by disk: since when it answers nothing, or is another host's.
+    missing_since: [Vec<Option<u64>>; 2],
+    /// By controller: disks that its alarms have named since all were well, a bit each.
+    named: [u8; 2],
     rescued: bool,
 }
 
@@ -117,6 +122,8 @@ impl Ledger {
             links_well_since: vec![Some(0); usize::from(plan.links)],
             calm_since: [Some(0); 2],
             dark_since: [None; 2],
+            missing_since: [vec![None; disks], vec![None; disks]],
+            named: [0; 2],
             rescued: false,
         }
     }
@@ -129,6 +136,7 @@ impl Ledger {
         self.echo_proof[at] = 0;
         self.forced[at] = false;
         self.dead_takeover[at] = false;
+        self.named[at] = 0;
         for disk in 0..self.rolls[at].len() {
             self.rolls[at][disk] = None;
             self.busy[at][disk] = None;
@@ -173,6 +181,8 @@ impl World {
             self.ends(node);
             self.stays_lit(node);
             self.pool_with_its_address(node);
+            self.losses(node);
+            self.steadily_verified(node);
             self.watchdog(node);
         }
         self.requests_end();

@@ -28,6 +28,12 @@ impl World {
     }
 
     fn draw_fate(&mut self, node: Node, work: &Work) -> Fate {
+        if let Work::Export(pool) = work
+            && self.conditions.unclean[node as usize]
+            && self.machines[node as usize].kernel.imported[usize::from(pool.0)].is_none()
+        {
+            return Fate::Fails;
+        }
         let fails = self.condition_of(node, work).fails;
         if fails == 0 || !self.rng.percent(fails.into()) {
             Fate::Works

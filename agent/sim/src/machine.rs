@@ -99,6 +99,8 @@ pub struct Kernel {
     pub durable: Restored,
     /// The owner record of the runtime folder.
     pub owner: Option<OwnerRecord>,
+    /// It is there and can't be read.
+    pub owner_damaged: bool,
 }
 
 impl Kernel {
@@ -131,6 +133,7 @@ impl Kernel {
         self.vips = Up::none(pools);
         self.lease_until = None;
         self.owner = None;
+        self.owner_damaged = false;
     }
 }
 
@@ -427,7 +430,9 @@ impl Journal for Rig<'_> {
 
     fn remember(&self, owner: Option<&OwnerRecord>) -> Result<(), Failure> {
         self.attempt(|| {
-            self.kernel().owner = owner.cloned();
+            let mut kernel = self.kernel();
+            kernel.owner = owner.cloned();
+            kernel.owner_damaged = false;
             Ok(())
         })
     }

@@ -32,6 +32,8 @@ pub struct Plan {
     pub links: u8,
     /// None of them works before the faults end: only the disks speak.
     pub dark: bool,
+    /// There is no other controller: A serves alone, with shared disks.
+    pub single: bool,
     /// Pools.
     pub pools: Vec<PoolPlan>,
     /// Timers.
@@ -68,6 +70,7 @@ impl Plan {
             paths: 2,
             links: 2,
             dark: false,
+            single: false,
             pools: vec![PoolPlan {
                 disks: (0..4).collect(),
                 spare: 1,
@@ -103,6 +106,7 @@ impl Plan {
             paths: rng.pick(&[1, 1, 2, 2, 3]),
             links: links.max(1),
             dark: links == 0,
+            single: rng.percent(4),
             pools: Vec::new(),
             timing: timing(rng),
             aptpl,
@@ -130,7 +134,7 @@ impl Plan {
         CoreConfig {
             node,
             pair: 0x51a7,
-            has_peer: true,
+            has_peer: !self.single,
             links: self.links,
             disks: (0..self.disks)
                 .map(|index| DiskConfig {

@@ -93,7 +93,11 @@ impl World {
         let first = world.rng.pick(&NODES);
         let late = world.rng.below(second + 1);
         for node in NODES {
-            let at = if node == first { 0 } else { late };
+            let at = if node == first || world.plan.single {
+                0
+            } else {
+                late
+            };
             world.queue.push(at, Happening::Start { node, boot: 0 });
         }
         world

@@ -10,6 +10,7 @@
 //! Every call states a goal, can be repeated, and says whether it changed anything. None decides.
 
 mod announce;
+pub mod assembly;
 mod block;
 pub mod clock;
 pub mod disk_paths;

@@ -1,10 +1,11 @@
 //! Pools that are a filesystem on a shared block device (or, for trials, on a loop file).
 //!
 //! ```text
-//!   import: is a disk missing? ─▶ attach loop ─▶ drop buffers ─▶ is the filesystem there? ─▶ mount
-//!   export: sync, errors seen ─▶ unmount ─▶ nobody anywhere holds it? ─▶ drop buffers ─▶ detach loop
+//!   import: is a disk missing? ─▶ assemble, or attach loop ─▶ drop buffers ─▶ is the filesystem there? ─▶ mount
+//!   export: sync, errors seen ─▶ unmount ─▶ nobody anywhere holds it? ─▶ drop buffers ─▶ take apart, or detach loop
 //! ```
 
+use super::assembly::{Assembler, Assembly, Ground};
 use super::block::{
     attach_loop, detach_loop, drop_buffers, is_free, loop_of, open_block, read_aligned,
 };
@@ -16,7 +17,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Services that have just stopped may let go of their files a moment later.
 const BUSY_ATTEMPTS: u32 = 25;
@@ -40,17 +41,50 @@ pub struct MountPool {
     pub options: String,
     /// Shared disks that it lies on: without all of them an import is refused.
     pub disks: Vec<DiskId>,
+    /// What its device has to be put together from, and the identities of the disks of that.
+    pub assembly: Option<(Assembly, Vec<String>)>,
+}
+
+/// Deadlines for what must be put together and taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of putting together.
+    pub import: Duration,
+    /// Of taking apart.
+    pub export: Duration,
+}
+
+impl Default for Limits {
+    /// As the defaults of `timing.import_ms` and `timing.export_ms`.
+    fn default() -> Limits {
+        Limits {
+            import: Duration::from_secs(30),
+            export: Duration::from_secs(10),
+        }
+    }
 }
 
 /// The `mount` pools of this controller, in the order of the configuration: the place in the list is the `PoolId`.
 #[derive(Debug)]
 pub struct MountPools {
     pools: Vec<MountPool>,
+    /// One for each pool that has one, in the same order.
+    assemblers: Vec<Option<Assembler>>,
+    limits: Limits,
 }
 
 impl MountPools {
     /// Checks the list; touches nothing.
     pub fn new(pools: Vec<MountPool>) -> Result<MountPools, Failure> {
+        MountPools::on(pools, &Ground::default(), Limits::default())
+    }
+
+    /// As `new`, with programs and places of its own for volumes that must be put together, and deadlines for that.
+    pub fn on(
+        pools: Vec<MountPool>,
+        ground: &Ground,
+        limits: Limits,
+    ) -> Result<MountPools, Failure> {
         for (place, pool) in pools.iter().enumerate() {
             let wrong = |what: &str| Err(Failure(format!("pool {}: {what}", pool.name)));
             if !pool.device.is_absolute() || !pool.mountpoint.is_absolute() {
@@ -69,7 +103,24 @@ impl MountPools {
             flags_and_data(&pool.options)
                 .map_err(|what| Failure(format!("pool {}: {what}", pool.name)))?;
         }
-        Ok(MountPools { pools })
+        let assembler = |pool: &MountPool| {
+            let (what, disks) = pool.assembly.clone()?;
+            Some(Assembler::new(&pool.name, what, disks, ground.clone()))
+        };
+        Ok(MountPools {
+            assemblers: pools.iter().map(assembler).collect(),
+            pools,
+            limits,
+        })
+    }
+
+    fn assembler(&self, id: PoolId) -> Option<&Assembler> {
+        self.assemblers.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// Whether the pool's device isn't put together yet: then nothing of it can be read or buffered.
+    fn is_apart(&self, id: PoolId, pool: &MountPool) -> bool {
+        self.assembler(id).is_some() && !pool.device.exists()
     }
 
     fn pool(&self, id: PoolId) -> Result<&MountPool, Failure> {
@@ -79,8 +130,11 @@ impl MountPools {
 }
 
 impl Pools for MountPools {
-    fn prescan(&self, pool: PoolId) -> Result<(), Failure> {
-        let pool = self.pool(pool)?;
+    fn prescan(&self, id: PoolId) -> Result<(), Failure> {
+        let pool = self.pool(id)?;
+        if self.is_apart(id, pool) {
+            return Ok(());
+        }
         let device = match pool.target()? {
             Target::Block(device) => device,
             Target::File(file) => {
@@ -96,8 +150,11 @@ impl Pools for MountPools {
             .map_err(|error| pool.failure("read its device", &error))
     }
 
-    fn discard(&self, pool: PoolId) -> Result<(), Failure> {
-        let pool = self.pool(pool)?;
+    fn discard(&self, id: PoolId) -> Result<(), Failure> {
+        let pool = self.pool(id)?;
+        if self.is_apart(id, pool) {
+            return Ok(());
+        }
         let device = match pool.target()? {
             Target::Block(device) => device,
             Target::File(file) => {
@@ -115,12 +172,15 @@ impl Pools for MountPools {
         drop_buffers(&disk).map_err(|e| pool.failure("drop its device's buffers", &e.into()))
     }
 
-    fn import(&self, pool: PoolId, won: &[DiskId]) -> Result<Change, Failure> {
-        let pool = self.pool(pool)?;
+    fn import(&self, id: PoolId, won: &[DiskId]) -> Result<Change, Failure> {
+        let pool = self.pool(id)?;
         if let Some(missing) = pool.disks.iter().find(|disk| !won.contains(disk)) {
             return Err(pool.say(&format!(
                 "not imported: it needs disk {missing}, which was not won; see the fence's report on that disk"
             )));
+        }
+        if let Some(assembler) = self.assembler(id) {
+            assembler.up(&pool.device, won, Instant::now() + self.limits.import)?;
         }
         match pool.target()? {
             Target::Block(device) => pool.bring_in(&device),
@@ -143,10 +203,35 @@ impl Pools for MountPools {
 
     fn export(&self, id: PoolId) -> Result<Change, Failure> {
         let pool = self.pool(id)?;
+        let unmounted = self.leave(pool)?;
+        let apart = match self.assembler(id) {
+            Some(assembler) => assembler.down(Instant::now() + self.limits.export)?,
+            None => Change::AlreadySo,
+        };
+        Ok(match (unmounted, apart) {
+            (Change::AlreadySo, Change::AlreadySo) => Change::AlreadySo,
+            (Change::Made, _) | (_, Change::Made) => Change::Made,
+        })
+    }
+
+    fn imported(&self, id: PoolId) -> Result<bool, Failure> {
+        let pool = self.pool(id)?;
+        if let Some(assembler) = self.assembler(id)
+            && !assembler.active()?.is_empty()
+        {
+            return Ok(true);
+        }
+        pool.is_mounted()
+    }
+}
+
+impl MountPools {
+    /// Unmounts, and lets go of the device.
+    fn leave(&self, pool: &MountPool) -> Result<Change, Failure> {
         let target = match pool.target() {
             Ok(target) => target,
             // A controller that boots before its shelf: what isn't mounted has nothing to leave.
-            Err(_) if !self.imported(id)? => return Ok(Change::AlreadySo),
+            Err(_) if !pool.is_mounted()? => return Ok(Change::AlreadySo),
             Err(failure) => return Err(failure),
         };
         let device = match &target {
@@ -164,24 +249,6 @@ impl Pools for MountPools {
             detach_loop(&device).map_err(|e| pool.failure("detach its loop device", &e))?;
         }
         Ok(unmounted)
-    }
-
-    fn imported(&self, pool: PoolId) -> Result<bool, Failure> {
-        let pool = self.pool(pool)?;
-        let all =
-            mounts(Path::new(OWN)).map_err(|e| pool.failure("read the list of mounts", &e))?;
-        let device = match pool.target() {
-            Ok(Target::Block(device)) => device,
-            Ok(Target::File(file)) => {
-                match loop_of(&file).map_err(|e| pool.failure("look for its loop device", &e))? {
-                    Some(device) => device,
-                    None => return Ok(false),
-                }
-            }
-            // The device vanished: what is mounted at its place still counts.
-            Err(_) => return Ok(all.iter().any(|m| m.mountpoint == pool.mountpoint)),
-        };
-        Ok(all.iter().any(|mount| is_of(mount, &device)))
     }
 }
 
@@ -215,6 +282,24 @@ impl MountPool {
         } else {
             Err(self.say(&format!("{device} is neither a block device nor a file")))
         }
+    }
+
+    /// Whether it is mounted, or something is in its place while its device is gone.
+    fn is_mounted(&self) -> Result<bool, Failure> {
+        let all =
+            mounts(Path::new(OWN)).map_err(|e| self.failure("read the list of mounts", &e))?;
+        let device = match self.target() {
+            Ok(Target::Block(device)) => device,
+            Ok(Target::File(file)) => {
+                match loop_of(&file).map_err(|e| self.failure("look for its loop device", &e))? {
+                    Some(device) => device,
+                    None => return Ok(false),
+                }
+            }
+            // The device vanished: what is mounted at its place still counts.
+            Err(_) => return Ok(all.iter().any(|m| m.mountpoint == self.mountpoint)),
+        };
+        Ok(all.iter().any(|mount| is_of(mount, &device)))
     }
 
     fn bring_in(&self, device: &Path) -> Result<Change, Failure> {
@@ -481,6 +566,7 @@ mod tests {
             fstype: "ext4".to_owned(),
             options: String::new(),
             disks: vec![],
+            assembly: None,
         };
         let refused = |pools| MountPools::new(pools).expect_err("bad").0;
         assert!(refused(vec![pool("tank", "sdb", "/srv")]).contains("absolute"));

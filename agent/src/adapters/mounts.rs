@@ -79,10 +79,14 @@ pub(crate) fn holders(mountpoint: &Path, device: &str, limit: usize) -> Vec<Stri
         if !is_process(&pid) {
             continue;
         }
-        let elsewhere = std::fs::read_link(path.join("ns/mnt")).ok() != own_namespace
-            && std::fs::read_to_string(path.join("mountinfo"))
-                .is_ok_and(|text| parse(&text).iter().any(|m| m.device == device));
-        if elsewhere || uses(&path, mountpoint) {
+        // In another namespace the same path may be another folder; there the device tells.
+        let elsewhere = std::fs::read_link(path.join("ns/mnt")).ok() != own_namespace;
+        let holds = match elsewhere {
+            true => std::fs::read_to_string(path.join("mountinfo"))
+                .is_ok_and(|text| parse(&text).iter().any(|m| m.device == device)),
+            false => uses(&path, mountpoint),
+        };
+        if holds {
             let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
             found.push(format!("{} ({pid})", name.trim_end()));
             if found.len() >= limit {

@@ -188,11 +188,15 @@ struct Asked {
 }
 
 /// Whether systemd is restarting this very process's unit (`systemctl restart`), rather than stopping it: asked on
-/// SIGTERM, which is the same for both. `false` where systemd isn't or doesn't answer in half a second: a stop that
-/// hands over is the safe reading. Another bus than the system's may be given.
-pub fn being_restarted(bus: Option<&str>) -> bool {
+/// SIGTERM, which is the same for both. `None` where systemd isn't or doesn't answer within `longest`. Another bus than
+/// the system's may be given.
+pub fn being_restarted(bus: Option<&str>, longest: Duration) -> Option<bool> {
     let ask = async {
-        let bus = Bus::connect(bus).await.ok()?;
+        let calls = Bus::connection(bus).await.ok()?;
+        let bus = Bus {
+            signals: calls.clone(),
+            calls,
+        };
         let own = (SYSTEMD, MANAGER_PATH, MANAGER, std::process::id());
         let unit: OwnedObjectPath = bus
             .calls
@@ -210,10 +214,10 @@ pub fn being_restarted(bus: Option<&str>) -> bool {
             .enable_all()
             .build()
             .ok()?;
-        let bounded = async { tokio::time::timeout(Duration::from_millis(500), ask).await };
+        let bounded = async { tokio::time::timeout(longest, ask).await };
         runtime.block_on(bounded).ok().flatten()
     };
-    std::thread::scope(|scope| scope.spawn(work).join().ok().flatten()).unwrap_or(false)
+    std::thread::scope(|scope| scope.spawn(work).join().ok().flatten())
 }
 
 struct Bus {
@@ -223,21 +227,22 @@ struct Bus {
 
 impl Bus {
     async fn connect(address: Option<&str>) -> Result<Bus, Failure> {
-        let one = || async {
-            let builder = match address {
-                Some(address) => Builder::address(address),
-                None => Builder::system(),
-            };
-            builder.method_timeout(CALL).build().await.map_err(|error| {
-                Failure(format!(
-                    "services: no connection to the system's D-Bus: {error}; is dbus.service running? A host \
-                     without systemd needs `exec` hooks instead of units"
-                ))
-            })
-        };
         Ok(Bus {
-            signals: one().await?,
-            calls: one().await?,
+            signals: Bus::connection(address).await?,
+            calls: Bus::connection(address).await?,
+        })
+    }
+
+    async fn connection(address: Option<&str>) -> Result<Connection, Failure> {
+        let builder = match address {
+            Some(address) => Builder::address(address),
+            None => Builder::system(),
+        };
+        builder.method_timeout(CALL).build().await.map_err(|error| {
+            Failure(format!(
+                "services: no connection to the system's D-Bus: {error}; is dbus.service running? A host without \
+                 systemd needs `exec` hooks instead of units"
+            ))
         })
     }
 

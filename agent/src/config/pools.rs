@@ -1,6 +1,7 @@
 //! `[[pools]]`: the keys of each kind of pool, and their checks.
 
 use super::{Check, canonical, raw};
+use crate::adapters::assembly::Assembly;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
@@ -27,6 +28,10 @@ pub(super) struct RawPool {
     pub(super) fstype: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) options: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) assemble: Option<RawAssemble>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) volume: Option<String>,
     // kind = "zfs"
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) guid: Option<String>,
@@ -45,6 +50,14 @@ pub(super) enum RawKind {
     #[default]
     Mount,
     Zfs,
+}
+
+/// What a device is put together by, as the file names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawAssemble {
+    Lvm,
+    MdRaid,
 }
 
 /// A pool.
@@ -80,6 +93,8 @@ pub struct MountSettings {
     pub fstype: String,
     /// Mount options.
     pub options: Vec<String>,
+    /// What the device has to be put together from.
+    pub assembly: Option<Assembly>,
 }
 
 /// A pool of ZFS.
@@ -159,6 +174,8 @@ impl Check<'_> {
             ("mountpoint", RawKind::Mount, pool.mountpoint.is_some()),
             ("fstype", RawKind::Mount, pool.fstype.is_some()),
             ("options", RawKind::Mount, !pool.options.is_empty()),
+            ("assemble", RawKind::Mount, pool.assemble.is_some()),
+            ("volume", RawKind::Mount, pool.volume.is_some()),
             ("guid", RawKind::Zfs, pool.guid.is_some()),
             ("key_store", RawKind::Zfs, pool.key_store.is_some()),
             (
@@ -209,6 +226,7 @@ impl Check<'_> {
             mountpoint: mountpoint?,
             fstype: fstype?,
             options: pool.options.clone(),
+            assembly: self.assembly(index, pool, before),
         };
         let same = |other: &PoolSettings| match &other.kind {
             PoolKind::Mount(other) => {
@@ -227,6 +245,64 @@ impl Check<'_> {
             self.refuse(&key("fstype"), "empty", remedy);
         }
         Some(settings)
+    }
+
+    fn assembly(
+        &mut self,
+        index: usize,
+        pool: &RawPool,
+        before: &[PoolSettings],
+    ) -> Option<Assembly> {
+        let key = format!("pools[{index}].volume");
+        let remedy = "name the volume group, or the array's UUID that `mdadm --detail` prints";
+        let assemble = match (pool.assemble, &pool.volume) {
+            (None, None) => return None,
+            (None, Some(_)) => {
+                let remedy = "add assemble = \"lvm\" or \"mdraid\", or remove it";
+                self.refuse(&key, "has no effect without `assemble`", remedy);
+                return None;
+            }
+            (Some(assemble), _) => assemble,
+        };
+        let volume = self.needed(&key, &pool.volume, remedy)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
+        let (good, assembly) = match assemble {
+            RawAssemble::Lvm => (
+                volume.len() <= 127
+                    && volume.chars().all(plain)
+                    && !volume.starts_with('-')
+                    && !matches!(volume.as_str(), "" | "." | ".."),
+                Assembly::Lvm(volume.clone()),
+            ),
+            RawAssemble::MdRaid => {
+                let parts: Vec<&str> = volume.split(':').collect();
+                let hex =
+                    |part: &&str| part.len() == 8 && part.bytes().all(|b| b.is_ascii_hexdigit());
+                let good = parts.len() == 4 && parts.iter().all(hex);
+                (good, Assembly::MdRaid(volume.clone()))
+            }
+        };
+        if !good {
+            self.refuse(
+                &key,
+                format!("{volume:?} can't be that of a volume"),
+                remedy,
+            );
+        }
+        let same = |other: &PoolSettings| match &other.kind {
+            PoolKind::Mount(mount) => mount.assembly.as_ref() == Some(&assembly),
+            PoolKind::Zfs(_) => false,
+        };
+        if before.iter().any(same) {
+            let problem =
+                format!("{volume} is the volume of another pool, which takes it apart as a whole");
+            self.refuse(
+                &key,
+                problem,
+                "give each pool a volume group or array of its own",
+            );
+        }
+        Some(assembly)
     }
 
     fn zfs(

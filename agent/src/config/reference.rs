@@ -287,6 +287,20 @@ const SECTIONS: &[Section] = &[
             key("fstype", "name", "", "\"ext4\"", "Type of the filesystem."),
             key("options", "list", "[]", "[\"noatime\"]", "Mount options."),
             key(
+                "assemble",
+                "\"lvm\" or \"mdraid\"",
+                "",
+                "\"lvm\"",
+                "What puts `device` together before it can be mounted, from the won disks alone, and takes it apart again: a volume group of LVM, or an array of md. Neither may be assembled by the system itself.",
+            ),
+            key(
+                "volume",
+                "name or UUID",
+                "",
+                "\"vg_tank\"",
+                "The volume group's name, or the array's UUID as `mdadm --detail` prints it. It belongs to one pool alone.",
+            ),
+            key(
                 "disks",
                 "list of identities",
                 "all of `disks`",

@@ -270,3 +270,129 @@ fn a_change_is_told_by_key_and_what_cannot_change_is_refused() {
             .starts_with("links, disks can't change at run time")
     );
 }
+
+const ZFS: &str = r#"
+[[pools]]
+name = "store"
+kind = "zfs"
+guid = "8890991074401163934"
+may_stay_locked = ["store/vault"]
+
+[[pools.keys]]
+dataset = "store/private"
+file = "/root/private.key"
+"#;
+
+#[test]
+fn a_pool_of_zfs_is_read() {
+    let (_dir, text) = good();
+    let config = parse(&format!("{text}{ZFS}")).expect("good");
+    let PoolKind::Zfs(zfs) = &config.pools[1].kind else {
+        panic!("of ZFS");
+    };
+    assert_eq!(zfs.guid, 8_890_991_074_401_163_934);
+    assert_eq!(zfs.key_store, Path::new(KEY_STORE));
+    assert_eq!(zfs.keys[0].dataset, "store/private");
+    assert!(explain(&config).contains("pool store: of ZFS"));
+}
+
+/// One mistake each: what to replace, by what, and what the message must contain.
+#[test]
+fn mistakes_in_pools_are_named() {
+    let (_dir, text) = good();
+    let text = format!("{text}{ZFS}");
+    let cases = [
+        (
+            "\"8890991074401163934\"",
+            "\"0x12\"",
+            "pools[1].guid: \"0x12\" can't be the GUID",
+        ),
+        (
+            "\"8890991074401163934\"",
+            "\"0\"",
+            "pools[1].guid: \"0\" can't be the GUID",
+        ),
+        (
+            "guid = \"8890991074401163934\"",
+            "",
+            "pools[1].guid: missing; write the number",
+        ),
+        (
+            "kind = \"zfs\"",
+            "kind = \"mount\"",
+            "pools[1].guid: is a key of a `zfs` pool",
+        ),
+        (
+            "kind = \"zfs\"",
+            "kind = \"zfs\"\ndevice = \"/dev/sdb\"",
+            "pools[1].device: is a key of a `mount` pool",
+        ),
+        (
+            "kind = \"zfs\"",
+            "kind = \"zfs\"\nkeys_replicated = true",
+            "unknown field `keys_replicated`",
+        ),
+        (
+            "\"store/private\"",
+            "\"tank/private\"",
+            "is no dataset of pool store",
+        ),
+        (
+            "\"store/private\"",
+            "\"store/../x\"",
+            "is no dataset of pool store",
+        ),
+        (
+            "\"store/vault\"",
+            "\"store/vault/\"",
+            "may_stay_locked[0]: \"store/vault/\" is no dataset",
+        ),
+        (
+            "\"/root/private.key\"",
+            "\"private.key\"",
+            "is not an absolute path",
+        ),
+        (
+            "\"/root/private.key\"",
+            "\"/root/../key\"",
+            "is no plain path",
+        ),
+        (
+            "name = \"store\"",
+            "name = \"2store\"",
+            "can't be the name of a ZFS pool",
+        ),
+        (
+            "fstype = \"ext4\"",
+            "fstype = \"ext4\"\nvolume = \"vg\"",
+            "has no effect without `assemble`",
+        ),
+        (
+            "fstype = \"ext4\"",
+            "fstype = \"ext4\"\nassemble = \"lvm\"",
+            "pools[0].volume: missing",
+        ),
+        (
+            "fstype = \"ext4\"",
+            "fstype = \"ext4\"\nassemble = \"lvm\"\nvolume = \"-f\"",
+            "can't be that of a volume",
+        ),
+        (
+            "fstype = \"ext4\"",
+            "fstype = \"ext4\"\nassemble = \"mdraid\"\nvolume = \"md0\"",
+            "can't be that of a volume",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        assert!(text.contains(from), "{from}");
+        let errors = parse(&text.replacen(from, to, 1))
+            .expect_err(to)
+            .to_string();
+        assert!(errors.contains(expected), "{from} -> {to}: {errors}");
+    }
+    let twice = ZFS.replace("store", "other");
+    let errors = parse(&format!("{text}{twice}"))
+        .expect_err("twice")
+        .to_string();
+    assert!(errors.contains("is the GUID of another pool"), "{errors}");
+}

@@ -65,6 +65,7 @@ fn pool(folder: &Path) -> MountPool {
         fstype: "ext4".to_owned(),
         options: "noatime,errors=remount-ro".to_owned(),
         disks: vec![],
+        assembly: None,
     }
 }
 

@@ -466,20 +466,24 @@ fn a_flood_of_other_jobs_drowns_nothing() {
     assert_eq!(services.start(), Ok(Change::Made));
 }
 
+fn asked(bus: &Bus) -> Option<bool> {
+    being_restarted(Some(&bus.address), Duration::from_secs(30))
+}
+
 #[test]
 fn a_restart_is_told_from_a_stop() {
     let Some(bus) = Bus::start("systemd::a_restart_is_told_from_a_stop") else {
         return;
     };
-    assert!(!being_restarted(Some(&bus.address)), "nobody to ask");
+    assert_eq!(asked(&bus), None, "nobody to ask");
     let mut own = pretend(None);
     own.state = "restart";
     let systemd = Systemd::start(&bus, &[("failoverd.service", own)], 0);
-    assert!(being_restarted(Some(&bus.address)));
+    assert_eq!(asked(&bus), Some(true));
     let mut units = systemd.units.lock().expect("unlocked");
     units.get_mut("failoverd.service").expect("there").state = "stop";
     drop(units);
-    assert!(!being_restarted(Some(&bus.address)));
+    assert_eq!(asked(&bus), Some(false));
 }
 
 #[test]

@@ -9,6 +9,7 @@ WHOLE = (
     Trial("reservations", 400, layout=None),
     Trial("breakage", 700, layout=None),
     Trial("shelf", 1200, layout=None),
+    Trial("nvme", 600, layout=None),
     Trial("handover", 900, short=True),
     Trial("power_cut", 2400, short=True),
     Trial("freeze", 700, short=True),

@@ -5,22 +5,16 @@ Expected: a handover as always; after a power cut the takeover waits for ZFS and
 """
 
 import faults
-import pair
 import remote
 import scenario
 from check import Check
 
 TAKEOVER_S_MAX = 300.0
-HANDOVER_S_MAX = 180.0
 
 
 def run(check: Check) -> None:
     with scenario.Scene(check, "multihost") as scene:
-        old, heir = scene.master, scene.standby
-        scene.mark(f"{old.name} is asked to become passive")
-        remote.must(old, f"midctl --timeout {HANDOVER_S_MAX:.0f} call failover.become_passive", HANDOVER_S_MAX)
-        scene.taken_over(heir, HANDOVER_S_MAX)
-        pair.wait_for(old, "BACKUP", HANDOVER_S_MAX)
+        scene.hand_over()
         dead, heir = scene.master, scene.standby
         scene.mark(f"{dead.name} loses its power")
         faults.power_off(dead)

@@ -177,6 +177,10 @@ impl Controller {
 
     /// Without a fresh echo every disk is rolled: a taker that can't read the arbiters judges by all disks.
     pub(crate) fn rolls_wide(&self, now: Instant) -> bool {
+        if !self.config.has_peer {
+            // Nobody takes over, by whatever disks.
+            return false;
+        }
         let after = ms(self.config.timing.roll_after_ms);
         let echoed = self
             .peer

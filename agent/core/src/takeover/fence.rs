@@ -8,6 +8,7 @@ use crate::disks::{Disk, Verdict};
 use crate::ids::DiskId;
 use crate::key::{Key, Phase};
 use crate::ops::Job;
+use crate::owner::NAMED_MAX;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
 use failover_api::Severity;
@@ -420,13 +421,26 @@ impl Controller {
             .filter(|id| self.takeover.tries.get(id) == Some(&Try::Taken))
             .collect();
         if won.len() < ids.len() {
+            let missed = self.disks.all.values();
+            let missed: Vec<&str> = missed
+                .filter(|disk| !won.contains(&disk.id))
+                .map(|disk| disk.name.as_str())
+                .collect();
+            let more = if missed.len() > NAMED_MAX {
+                ", …"
+            } else {
+                ""
+            };
             let text = format!(
-                "{} of {} shared disks could not be taken",
-                ids.len() - won.len(),
-                ids.len()
+                "{} of {} shared disks could not be taken: {}{more}",
+                missed.len(),
+                ids.len(),
+                missed[..missed.len().min(NAMED_MAX)].join(", ")
             );
             self.notice("FENCE_INCOMPLETE", Severity::Alarm, text);
         }
+        let missed = ids.iter().copied().filter(|id| !won.contains(id));
+        self.owner.steady.told_of(missed);
         self.takeover.won = won;
         self.takeover.marks.push(("import", now));
         self.go(now, states::REST_FENCED);

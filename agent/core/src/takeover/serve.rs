@@ -1,5 +1,6 @@
 //! From the fenced disks to the first announcement: import, services, addresses.
 
+use super::Remembered;
 use crate::action::{Action, Lease, Outcome, OwnerRecord, Work};
 use crate::controller::Controller;
 use crate::ids::{DiskId, PoolId};
@@ -19,8 +20,10 @@ impl Controller {
                 self.wait_for_proof(now);
                 return;
             }
+            if !self.owner_is_remembered(now) {
+                return;
+            }
             self.takeover.imports_asked = true;
-            self.remember(now, false);
             let won: Vec<DiskId> = self.takeover.won.iter().copied().collect();
             for pool in self.config.pools.clone() {
                 let work = Work::Import {
@@ -51,6 +54,28 @@ impl Controller {
         self.pools_failed(now);
         self.takeover.marks.push(("services", now));
         self.go(now, states::IMPORTED);
+    }
+
+    /// A run after a crash must know that pools may be here: only its owner record tells it from a run that finds what
+    /// others left, which no reset clears. In memory: it takes no flush.
+    fn owner_is_remembered(&mut self, now: Instant) -> bool {
+        match self.takeover.remembered.clone() {
+            None => {
+                self.takeover.remembered = Some(Remembered::Asked);
+                let record = self.owner_record(false);
+                self.run(now, Job::RememberImport, Work::Remember(Some(record)));
+                false
+            }
+            Some(Remembered::Asked) => false,
+            Some(Remembered::Ended(Ok(()))) => true,
+            Some(Remembered::Ended(Err(why))) => {
+                let text =
+                    format!("no pool is imported while the owner record can't be written: {why}");
+                self.notice("IMPORT_FAILED", Severity::Alarm, text);
+                self.fail(now, states::IMPORT_FAILED);
+                false
+            }
+        }
     }
 
     /// Disks that can't be proved ours are not imported with.
@@ -120,6 +145,7 @@ impl Controller {
         }
         let Some(until) = self.lease_end(now).filter(|until| *until > now) else {
             self.owner.roll_now = true;
+            self.wait_for_lease(now, from);
             return;
         };
         if !self.takeover.announce_asked {
@@ -128,6 +154,19 @@ impl Controller {
             self.owner.lease_until = Some(until);
             let pools = self.takeover.imported();
             self.run(now, Job::Announce, Work::AnnounceVips(pools));
+        }
+    }
+
+    /// Its own lease is not proved: it holds too few disks, and no peer answers. It can't serve so; where the peer can't
+    /// either, it takes back what it lost and tries again.
+    fn wait_for_lease(&mut self, now: Instant, from: Instant) {
+        let limit = from.max(self.since) + ms(self.config.timing.not_serving_ms);
+        self.wake_at(limit, "proof of the lease");
+        if now >= limit {
+            let text =
+                "neither the peer nor enough disks proved the lease of the virtual addresses";
+            self.notice("VIPS_FAILED", Severity::Alarm, text.to_owned());
+            self.fail(now, states::VIPS_FAILED);
         }
     }
 
@@ -159,13 +198,17 @@ impl Controller {
 
     /// Keeps the record that a restarted daemon needs to adopt.
     pub(crate) fn remember(&mut self, now: Instant, serving: bool) {
-        let record = OwnerRecord {
+        let record = self.owner_record(serving);
+        self.run(now, Job::Remember, Work::Remember(Some(record)));
+    }
+
+    fn owner_record(&self, serving: bool) -> OwnerRecord {
+        OwnerRecord {
             incarnation: self.incarnation,
             epoch: self.epoch,
             key: self.key(Phase::Owner, self.epoch),
             serving,
             won: self.takeover.won.iter().copied().collect(),
-        };
-        self.run(now, Job::Remember, Work::Remember(Some(record)));
+        }
     }
 }

@@ -10,7 +10,7 @@ use failover_core::states::State;
 /// Own beats whose sending times are remembered.
 const SENT_MAX: usize = 128;
 /// Time without any trouble after which an owner counts as undisturbed, microseconds.
-const UNDISTURBED_US: u64 = 3_000_000;
+pub(super) const UNDISTURBED_US: u64 = 3_000_000;
 /// Time for which such an owner may be dark, microseconds.
 const DARK_US: u64 = 500_000;
 

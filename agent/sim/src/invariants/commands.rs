@@ -154,6 +154,7 @@ impl World {
         }
         let proof = match (&task.kind, outcome) {
             (TaskKind::Take { key, .. }, DiskOutcome::Taken) => {
+                self.bays[task.disk].tampered = false;
                 if key.epoch.0 == self.ledger.epochs[at] {
                     self.ledger.taken[at] |= 1 << task.disk;
                 }

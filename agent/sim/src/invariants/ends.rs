@@ -92,7 +92,8 @@ impl World {
             State::Importing => timing.import_ms,
             State::StartingServices | State::StoppingServices => timing.services_ms,
             State::Announcing => {
-                timing.vips_ms + timing.slow_watch_ms.max(timing.restart_ms) + timing.disk_lost_ms
+                let lease = timing.slow_watch_ms.max(timing.restart_ms);
+                timing.vips_ms + lease + timing.disk_lost_ms + timing.not_serving_ms
             }
             State::RemovingVips => timing.vips_ms,
             State::Exporting => timing.export_ms,
@@ -165,7 +166,9 @@ impl World {
                         .all(|(nexus, _)| nexus.node == node)
             })
         };
-        let rests = |node: Node| matches!(self.state(node), Some(State::Standby | State::Held));
+        let single = self.plan.single;
+        let rests =
+            |node: Node| single || matches!(self.state(node), Some(State::Standby | State::Held));
         let whole = NODES
             .into_iter()
             .any(|node| serves(node) && holds_all(node) && rests(node.other()));
@@ -180,10 +183,11 @@ impl World {
         }
         let stuck = NODES.into_iter().find(|node| {
             self.state(*node) == Some(State::Held)
-                && matches!(
-                    self.state(node.other()),
-                    Some(State::Held | State::Electing | State::Standby)
-                )
+                && (single
+                    || matches!(
+                        self.state(node.other()),
+                        Some(State::Held | State::Electing | State::Standby)
+                    ))
         });
         if let Some(node) = stuck
             && !whole

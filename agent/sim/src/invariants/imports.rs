@@ -11,6 +11,7 @@ impl World {
         let won = disk_bits(won);
         self.fence_before_import(node, won);
         self.epoch_advances(node);
+        self.remembered_before_import(node);
         let of_pool = self.plan.pools[pool]
             .disks
             .iter()
@@ -44,6 +45,30 @@ impl World {
                 "fence-before-import",
                 format!("{node} imports with {} of {all} disks", won.count_ones()),
             );
+        }
+    }
+
+    /// remembered-before-import: an import begins only with an owner record in the runtime folder, by which a later run
+    /// knows that something may be left.
+    fn remembered_before_import(&mut self, node: Node) {
+        let kernel = &self.machines[node as usize].kernel;
+        if kernel.owner.is_none() && !kernel.owner_damaged {
+            let text = format!("{node} imports without an owner record");
+            self.violate("remembered-before-import", text);
+        }
+    }
+
+    /// A host that isn't of the pair took these disks: no reservation of ours keeps anybody from them. With a jury among
+    /// them the memory of past epochs is gone.
+    pub(crate) fn no_longer_fenced(&mut self, disks: u8) {
+        for import in self.ledger.imports.iter_mut().flatten() {
+            import.disks &= !disks;
+        }
+        let gone =
+            |list: &[DiskId]| 2 * (disk_bits(list) & disks).count_ones() as usize > list.len();
+        let mut lists = self.ledger.arbiters.iter();
+        if lists.any(|list| gone(&list.disks) || gone(&list.previous)) {
+            self.keys_are_gone();
         }
     }
 

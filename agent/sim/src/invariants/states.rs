@@ -1,5 +1,6 @@
 //! What a controller may be, and become.
 
+use crate::enclosure::STRANGER;
 use crate::faults::{DISKS_MAX, DiskCondition, LinkCondition};
 use crate::plan::disk_index;
 use crate::world::World;
@@ -15,6 +16,7 @@ impl World {
             self.ledger.last_active[node as usize] = self.now;
         }
         if after == State::FencingArbiters {
+            self.ledger.named[node as usize] = 0;
             self.ledger.taken[node as usize] = 0;
             self.looks_first(node);
             if self.ledger.dead_takeover[node as usize] {
@@ -27,6 +29,9 @@ impl World {
     /// Follows an edge.
     pub(crate) fn edge_taken(&mut self, node: Node, record: &HistoryRecord) {
         self.coverage.edge(&record.from, &record.to, &record.why);
+        if record.from == "starting" && record.to == "halted" {
+            self.reset_clears(node);
+        }
         if record.to == "surveying" {
             let at = node as usize;
             self.ledger.dead_takeover[at] = record.why.ends_with("dead");
@@ -34,6 +39,16 @@ impl World {
             let handover = record.why.contains("handing-over");
             self.ledger.looks_anew[at] = !handover && !self.ledger.dead_takeover[at];
             self.reset_hold(node);
+        }
+    }
+
+    /// reset-clears: nobody resets itself at its start for what no run in this boot can have imported: that would be
+    /// there again after the reset.
+    fn reset_clears(&mut self, node: Node) {
+        let kernel = &self.machines[node as usize].kernel;
+        if kernel.owner.is_none() && !kernel.owner_damaged {
+            let text = format!("{node} resets itself at its start, and owned nothing in this boot");
+            self.violate("reset-clears", text);
         }
     }
 
@@ -166,7 +181,7 @@ impl World {
         let holds = |disk: usize| {
             let holder = self.bays[disk].disk.holder();
             let known = self.ledger.busy[node as usize][disk].is_none();
-            known && holder.is_some_and(|holder| holder.node == node)
+            known && holder.is_some_and(|holder| holder.node == node && holder != STRANGER)
         };
         let lists = &self.ledger.arbiters[node as usize];
         let most = |list: &[DiskId]| {
@@ -198,9 +213,18 @@ impl World {
             let ill = busy || conditions.links[link] != [LinkCondition::default(); 2];
             follow(well, ill);
         }
+        for (node, disks) in self.ledger.missing_since.iter_mut().enumerate() {
+            for (disk, since) in disks.iter_mut().enumerate() {
+                let taken = self.bays[disk].disk.holder() == Some(STRANGER);
+                let missing =
+                    taken || conditions.shelf_down || conditions.disks[node][disk].missing;
+                *since = missing.then(|| since.unwrap_or(now));
+            }
+        }
         for (node, calm) in self.ledger.calm_since.iter_mut().enumerate() {
             let disks = conditions.disks[node] == [DiskCondition::default(); DISKS_MAX];
-            let well = !conditions.shelf_down && !conditions.busy[node];
+            let well =
+                !conditions.shelf_down && !conditions.busy[node] && conditions.strangers == 0;
             let calm_now = disks && well && conditions.answers[node] == (0, 0);
             // Whatever has just begun or ended, a flushed lease among it, starts the clock anew.
             *calm = calm_now.then_some(now);

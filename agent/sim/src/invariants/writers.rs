@@ -41,7 +41,7 @@ impl World {
                     .any(|nexus| bay.may_write(nexus))
             };
             let both = (0..self.bays.len())
-                .filter(|disk| (a & b) >> disk & 1 == 1)
+                .filter(|disk| (a & b) >> disk & 1 == 1 && !self.bays[*disk].tampered)
                 .filter(|disk| writes(Node::A, *disk) && writes(Node::B, *disk))
                 .count();
             if 2 * both > self.plan.pools[pool].disks.len() {

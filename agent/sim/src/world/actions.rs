@@ -24,6 +24,7 @@ impl World {
                 Action::Reply { request, reply } => self.replied(node, request, reply),
                 Action::Notify(notice) => {
                     tell!(self, node, "[{}] {}", notice.id, notice.text);
+                    self.noticed(node, &notice);
                     *self.coverage.notices.entry(notice.id).or_default() += 1;
                 }
                 Action::History(record) => {

@@ -34,13 +34,15 @@ impl World {
     /// Starts a daemon with what its journal and runtime folder say.
     pub(crate) fn start_daemon(&mut self, node: Node) {
         let machine = &self.machines[node as usize];
-        if !machine.powered || machine.daemon.is_some() {
+        let alone = self.plan.single && node == Node::B;
+        if !machine.powered || machine.daemon.is_some() || alone {
             return;
         }
         self.lives += 1;
         let session = self.rng.next();
         let mut restored = machine.kernel.durable.clone();
         restored.owner = machine.kernel.owner.clone();
+        restored.owner_unreadable = machine.kernel.owner_damaged;
         restored.session = session;
         let config = self.plan.config(node, session);
         tell!(self, node, "the daemon starts");
@@ -211,6 +213,12 @@ impl World {
         }
         tell!(self, node, "the daemon is killed");
         self.drop_lanes(node);
+        let damaged = self.heal_at != u64::MAX && self.rng.percent(10);
+        let kernel = &mut self.machines[node as usize].kernel;
+        if damaged && kernel.owner.take().is_some() {
+            tell!(self, node, "its owner record is damaged");
+            self.machines[node as usize].kernel.owner_damaged = true;
+        }
     }
 
     /// SIGTERM.

@@ -81,6 +81,11 @@ impl World {
             Fault::LeaseFlushed(node) => {
                 self.machines[node as usize].kernel.lease_until = None;
             }
+            Fault::Stranger { disks, takes } => self.stranger_comes(disks, takes),
+            Fault::Unclean(node) => {
+                self.power_off(node);
+                self.power_on(node);
+            }
             Fault::LinkCut { .. }
             | Fault::LinksCut { .. }
             | Fault::LinkPoor { .. }
@@ -110,6 +115,7 @@ impl World {
             }
             Fault::ShelfPower => self.shelf_on(),
             Fault::DiskStuck { .. } => self.release_stuck(),
+            Fault::Stranger { disks, .. } => self.stranger_goes(disks),
             Fault::Lan(_) => self.tell_lan(),
             Fault::LinkCut { .. }
             | Fault::LinksCut { .. }
@@ -128,6 +134,7 @@ impl World {
             | Fault::Operator(..)
             | Fault::Stop { .. }
             | Fault::LeaseFlushed(_)
+            | Fault::Unclean(_)
             | Fault::Busy(_) => {}
         }
     }

@@ -267,14 +267,14 @@ mod tests {
 
     #[test]
     fn cut_and_changed_json_is_an_error_and_never_a_panic() {
-        for length in 0..JSON_24.len() - 1 {
+        for length in (0..JSON_24.len() - 1).step_by(37) {
             let cut = from_json(&JSON_24[..length]);
             assert!(
                 cut.expect_err("cut").contains("JSON of `zfs list`"),
                 "{length}"
             );
         }
-        for place in (0..JSON_24.len()).step_by(7) {
+        for place in (0..JSON_24.len()).step_by(61) {
             let mut changed = JSON_24.to_vec();
             changed[place] = b'0';
             let _ = from_json(&changed);

@@ -171,7 +171,7 @@ impl Pools for ZfsPools {
         let until = Instant::now() + self.limits.import;
         let mut parts = Parts::begin();
         let brought = self.bring_in(one, won, until, &mut parts)?;
-        let readied = self.make_ready(one, until, &mut parts)?;
+        let readied = self.make_ready(one, brought, until, &mut parts)?;
         let change = match (brought, readied) {
             (Change::AlreadySo, Change::AlreadySo) => Change::AlreadySo,
             (Change::Made, _) | (_, Change::Made) => Change::Made,

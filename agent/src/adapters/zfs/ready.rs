@@ -3,7 +3,7 @@
 use super::datasets::{self, COLUMNS, Dataset};
 use super::import::one_line;
 use super::keys::{self, KeyPlan};
-use super::{Member, Parts, ZfsPools};
+use super::{Member, Parts, ZfsPool, ZfsPools};
 use crate::adapters::mounts::mounts;
 use failover_core::adapters::{Change, Failure};
 use std::collections::BTreeSet;
@@ -23,25 +23,46 @@ impl ZfsPools {
     pub(super) fn make_ready(
         &self,
         one: &Member,
+        brought: Change,
         until: Instant,
         parts: &mut Parts,
     ) -> Result<Change, Failure> {
-        let mut all = self.list(one, until)?;
-        parts.end("list");
+        let early = brought == Change::Made && self.is_new() && one.pool.expects_no_keys();
+        let (listed, said) = match early {
+            // Without keys nothing has to come before the mounts.
+            true => std::thread::scope(|scope| {
+                let mounting = scope.spawn(|| self.mount_all(one, until));
+                let listed = self.list(one, until);
+                (listed, mounting.join().ok().flatten())
+            }),
+            false => (self.list(one, until), None),
+        };
+        let mut all = listed?;
+        parts.end(if early { "list and mounts" } else { "list" });
         let unlocked = self.load_keys(one, &mut all, until)?;
         parts.end("keys");
-        let mounted = self.mount(one, &all, until)?;
+        let mounted = self.mount(one, &all, said, until)?;
         parts.end("mounts");
-        if mounted == Change::Made {
+        let new = early || mounted == Change::Made;
+        if new {
             self.share(one, &all, until);
             parts.end("shares");
         }
         self.wait_for_volumes(one, &all, until)?;
         parts.end("volumes");
-        Ok(match (unlocked, mounted) {
-            (Change::AlreadySo, Change::AlreadySo) => Change::AlreadySo,
-            (Change::Made, _) | (_, Change::Made) => Change::Made,
+        Ok(match new || unlocked == Change::Made {
+            true => Change::Made,
+            false => Change::AlreadySo,
         })
+    }
+
+    /// One program mounts everything at the same time, as an import would; what it complains about comes back.
+    fn mount_all(&self, one: &Member, until: Instant) -> Option<String> {
+        match self.zfs(one, &["mount", "-R", &one.pool.name], until) {
+            Ok(ran) if ran.ok => None,
+            Ok(ran) => Some(one_line(&ran.errors)),
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     fn list(&self, one: &Member, until: Instant) -> Result<Vec<Dataset>, Failure> {
@@ -118,20 +139,22 @@ impl ZfsPools {
         }
     }
 
-    fn mount(&self, one: &Member, all: &[Dataset], until: Instant) -> Result<Change, Failure> {
+    /// Mounts what isn't mounted; `said` is what an earlier try complained about.
+    fn mount(
+        &self,
+        one: &Member,
+        all: &[Dataset],
+        said: Option<String>,
+        until: Instant,
+    ) -> Result<Change, Failure> {
         let wanted = || all.iter().filter(|dataset| dataset.is_to_mount());
         let missing = self.not_mounted(one, wanted())?;
         if missing.is_empty() {
             return Ok(Change::AlreadySo);
         }
-        let mut said = Vec::new();
+        let mut said: Vec<String> = said.into_iter().collect();
         if self.is_new() {
-            // One program mounts them all at the same time, as an import would.
-            match self.zfs(one, &["mount", "-R", &one.pool.name], until) {
-                Ok(ran) if ran.ok => {}
-                Ok(ran) => said.push(one_line(&ran.errors)),
-                Err(error) => said.push(error.to_string()),
-            }
+            said.extend(self.mount_all(one, until));
         } else {
             for step in datasets::mount_steps(missing.into_iter()) {
                 let outcomes = at_once(&step, |dataset| {
@@ -234,6 +257,19 @@ impl ZfsPools {
             }
             std::thread::sleep(VOLUME_LOOK);
         }
+    }
+}
+
+impl ZfsPool {
+    /// Nothing in the configuration or in the key store speaks of keys for it.
+    fn expects_no_keys(&self) -> bool {
+        let stored = self.key_store.join(&self.name);
+        let plain = self.key_store.join(format!("{}.key", self.name));
+        self.keys.is_empty()
+            && self.may_stay_locked.is_empty()
+            && [stored, plain]
+                .iter()
+                .all(|place| matches!(place.try_exists(), Ok(false)))
     }
 }
 

