@@ -296,19 +296,19 @@ fn pools(config: &Config) -> Result<ConfiguredPools, Failure> {
 }
 
 fn mount_pool(config: &Config, pool: &PoolSettings, settings: &MountSettings) -> MountPool {
-    let assembly = settings.assembly.clone();
+    let (assembly, disks) = (settings.assembly.clone(), disks_of(config, pool));
     MountPool {
         name: pool.name.clone(),
         device: settings.device.clone(),
         mountpoint: settings.mountpoint.clone(),
         fstype: settings.fstype.clone(),
         options: settings.options.join(","),
-        disks: pool.disks.iter().map(|name| DiskId::of(name)).collect(),
-        assembly: assembly.map(|assembly| (assembly, disks_of(config, pool))),
+        disks: disks.iter().map(|name| DiskId::of(name)).collect(),
+        assembly: assembly.map(|assembly| (assembly, disks)),
     }
 }
 
-/// Identities of the shared disks that a pool lies on.
+/// Identities of the shared disks that a pool lies on: as the configuration's reference says, all of them if none is named.
 fn disks_of(config: &Config, pool: &PoolSettings) -> Vec<String> {
     match pool.disks.is_empty() {
         true => config.disks.clone(),
@@ -511,4 +511,30 @@ impl Lease for SharedLease {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pair_key::PairKey;
+
+    /// An import on disks that were not won would be a second writer on them.
+    #[test]
+    fn a_pool_that_names_no_disks_needs_all_of_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = folder.path().join("pair.key");
+        PairKey::create(&key).expect("a key");
+        let text = format!(
+            "node = \"A\"\ndisks = [\"naa.5000c500a1b2c3d4\", \"naa.5000c500a1b2c3d5\"]\npair_key = {key:?}\n\
+             [[pools]]\nname = \"tank\"\ndevice = \"/dev/x\"\nmountpoint = \"/srv\"\nfstype = \"ext4\"\n"
+        );
+        let config = Config::parse(&text, Path::new("f.toml")).expect("good");
+        let pool = &config.pools[0];
+        let PoolKind::Mount(settings) = &pool.kind else {
+            panic!("another kind: {pool:?}");
+        };
+        let needed = mount_pool(&config, pool, settings).disks;
+        let all: Vec<DiskId> = config.disks.iter().map(|name| DiskId::of(name)).collect();
+        assert_eq!((needed.len(), needed), (2, all));
+    }
 }

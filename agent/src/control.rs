@@ -40,7 +40,7 @@ const INPUTS_MAX: usize = 64;
 /// Pause in which answers of disks gather: one look at everything serves all that came meanwhile.
 const GATHER: Duration = ms(2);
 /// The same where many came together: a shelf of hundreds is being read, and a look at them all is dear.
-const GATHER_MANY: Duration = ms(5);
+const GATHER_MANY: Duration = ms(10);
 /// So many.
 const MANY: usize = 16;
 /// Interval at which the report for readers is made anew though nothing changed.

@@ -165,7 +165,7 @@ def _prepare(trial: Trial, ext4: bool) -> None:
     now = state.load()
     if now.disks != trial.disks:
         session.down()
-        session.up(trial.disks, now.paths)
+        session.up(trial.disks, now.paths, now.protocol)
     install.install(folder, wanted)
 
 

@@ -95,8 +95,9 @@ def disks_of(pool: str, wanted: Layout, disks: int) -> list[int]:
     return list(range(half)) if pool == POOLS[0] else list(range(half, disks))
 
 
-def install(folder: str | None, wanted: Layout = Layout()) -> None:
-    """Installs from `folder`, or from where cargo put its debug build; makes the pools anew and starts the daemons."""
+def install(folder: str | None, wanted: Layout = Layout(), show: bool = False) -> None:
+    """Installs from `folder`, or from where cargo put its debug build; makes the pools anew and starts the daemons.
+    With `show`, prints what each makes of its configuration."""
     binaries = Path(folder or Path(os.environ.get("CARGO_TARGET_DIR") or CHECKOUT / "target") / "debug").resolve()
     for name in PROGRAMS:
         if not (binaries / name).is_file():
@@ -116,7 +117,9 @@ def install(folder: str | None, wanted: Layout = Layout()) -> None:
         # The other one made the partition tables after this one had read them.
         remote.must(one, f"for disk in {_paths(range(disks))}; do blockdev --rereadpt $disk; done; udevadm settle", 120.0)
         write_configuration(one)
-        print(remote.must(one, "failoverd --check /etc/failoverd/failoverd.toml"))
+        explained = remote.must(one, "failoverd --check /etc/failoverd/failoverd.toml")
+        if show:
+            print(explained)
     for one in CONTROLLERS:
         remote.must(one, "systemctl reset-failed failoverd; systemctl enable --now failoverd", START_S_MAX)
 

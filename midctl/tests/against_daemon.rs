@@ -687,17 +687,30 @@ fn the_map_of_the_disks_looks_as_kept() {
     );
 }
 
+/// Never the real one: it would do what it is told.
 #[test]
 fn what_sends_commands_to_disks_is_the_local_programs() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let own = folder.path().join("midctl");
+    std::fs::hard_link(env!("CARGO_BIN_EXE_midctl"), &own).expect("the same file system");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&own);
+        command.env("PATH", folder.path()).stdin(Stdio::null());
+        command.args(arguments).output().expect("midctl runs")
+    };
+    let check = ["--json", "fence", "check", "sdb"];
+    let clear = ["fence", "clear", "--all"];
     for (arguments, remedy) in [
-        (
-            &["fence", "check", "sdb", "--json"][..],
-            "failoverd fence check sdb --json",
-        ),
-        (&["fence", "clear", "--all"], "failoverd fence clear --all"),
+        (&check[..], "failoverd fence check sdb"),
+        (&clear, "failoverd fence clear --all"),
     ] {
-        let output = midctl().args(arguments).output().expect("midctl runs");
+        let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(err(&output).contains(remedy), "{}", err(&output));
     }
+    // Beside it, it takes its place.
+    let beside = folder.path().join("failoverd");
+    std::os::unix::fs::symlink("/bin/echo", beside).expect("a link");
+    assert_eq!(out(&run(&check)), "fence check sdb --json\n");
+    assert_eq!(out(&run(&clear)), "fence clear --all\n");
 }

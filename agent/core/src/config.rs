@@ -177,6 +177,11 @@ impl Timing {
             "beat more often",
         );
         demand(
+            self.beat_ms < self.stall_ms,
+            &format!("beat_ms ({}) < stall_ms ({})", self.beat_ms, self.stall_ms),
+            "beat more often or lengthen stall_ms: the pause between two beats would count as a stall",
+        );
+        demand(
             self.slow_lease_ms + self.lease_slack_ms <= self.slow_watch_ms,
             &format!(
                 "slow_lease_ms ({}) + lease_slack_ms ({}) <= slow_watch_ms ({})",

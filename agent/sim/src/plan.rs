@@ -191,6 +191,7 @@ fn timing(rng: &mut Rng) -> Timing {
         let scale = rng.between(80, 300);
         let scaled = |value: u64| value * scale / 100;
         timing.beat_ms = scaled(50).max(20);
+        timing.stall_ms = timing.stall_ms.max(timing.beat_ms + 50);
         timing.roll_after_ms = 2 * timing.beat_ms + rng.below(30);
         timing.disk_beat_ms = rng.between(40, 100) * scale / 100;
         let least = timing.roll_after_ms + 2 * timing.disk_beat_ms;

@@ -8,7 +8,15 @@ const SEEDS: &[(u64, &str)] = &[
         683,
         "two disks, one gone: an import that waits for a proof ends",
     ),
+    (
+        3_727,
+        "a held peer's key of an earlier incarnation was never taken back",
+    ),
     (18_057, "the same, on the other controller"),
+    (
+        18_156,
+        "beats slower than a stall: every idle pause counted as one",
+    ),
     (31_171, "an import on a majority that was gone meanwhile"),
     (
         32_676,

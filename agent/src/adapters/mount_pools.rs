@@ -308,6 +308,8 @@ impl MountPool {
         }
         let disk = open_block(device, false).map_err(|e| self.failure("open its device", &e))?;
         drop_buffers(&disk).map_err(|e| self.failure("drop its device's buffers", &e.into()))?;
+        // A write error that an earlier user of the device left would otherwise be told to our export as its own.
+        let _ = disk.sync_all();
         self.has_filesystem(&disk)?;
         drop(disk);
         self.mount(device)?;

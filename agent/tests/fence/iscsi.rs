@@ -73,8 +73,8 @@ impl Session {
             let mut header = [0; HEADER];
             // Immediate login request; from the operational stage to the full feature phase.
             (header[0], header[1]) = (0x43, 0x87);
-            // ISID: a random one, by its qualifier.
-            (header[8], header[13]) = (0x80, place.session);
+            // ISID: a random one. LIO tells two sessions apart by its first four bytes alone.
+            (header[8], header[9], header[13]) = (0x80, place.session, place.session);
             header[19] = 1;
             header[24..28].copy_from_slice(&session.command.to_be_bytes());
             header[28..32].copy_from_slice(&session.status.to_be_bytes());

@@ -418,3 +418,39 @@ fn paths_come_and_go() {
     let left_out = a.fence.refresh(&[shared(NAME, &many)]);
     assert_eq!((a.fence.paths(a.disk), left_out.len()), (16, 4));
 }
+
+/// A key that finds no room in an answer must not count as gone.
+#[test]
+fn a_target_that_leaves_out_what_has_no_room_hides_no_key() {
+    for leaves_out in [false, true] {
+        let target = Target::new(NAA);
+        let side = Side::scsi(&target, "a", STRICT);
+        target.with(|disk| {
+            disk.leaves_out = leaves_out;
+            for port in 0..200 {
+                disk.keys.insert(("b", port), 0x100 + u64::from(port));
+            }
+        });
+        assert_eq!(side.survey().keys.len(), 200, "leaves out: {leaves_out}");
+    }
+}
+
+/// Without READ FULL STATUS a survey is the two older reads, and each port asks once whether it is there.
+#[test]
+fn a_target_without_full_status_is_surveyed_all_the_same() {
+    let target = Target::new(NAA);
+    target.with(|disk| disk.knows_full_status = false);
+    let side = Side::scsi(&target, "a", STRICT);
+    assert_eq!(side.take(key(Node::A, 1, 0)), DiskOutcome::Taken);
+    for _ in 0..3 {
+        assert_eq!(side.survey().keys.len(), 1);
+    }
+    let asked = |action| {
+        target.with(|disk| {
+            let log = disk.log.iter();
+            log.filter(|(_, code, of)| *code == 0x5e && *of == action)
+                .count()
+        })
+    };
+    assert_eq!((asked(3), asked(0), asked(1)), (1, 6, 6));
+}

@@ -47,6 +47,8 @@ pub struct State {
     pub knows_aptpl: bool,
     /// READ FULL STATUS is optional.
     pub knows_full_status: bool,
+    /// As LIO: descriptors of a full status that find no room are left out, and not counted.
+    pub leaves_out: bool,
     pub faults: BTreeMap<Nexus, Fault>,
     /// Writes inside the disk: done by `land`, undone by PREEMPT AND ABORT.
     pub in_flight: Vec<Nexus>,
@@ -252,6 +254,7 @@ impl State {
     }
 
     fn reserve_in(&self, cdb: &[u8]) -> Answer {
+        let room = usize::from(u16::from_be_bytes([cdb[7], cdb[8]]));
         let mut answer = self.generation.to_be_bytes().to_vec();
         match cdb[1] & 0x1f {
             0 => {
@@ -283,18 +286,20 @@ impl State {
                     0,
                 ];
             }
-            3 if self.knows_full_status => answer.extend(self.full_status()),
+            3 if self.knows_full_status => answer.extend(self.full_status(room)),
             _ => return check(5, 0x24, 0),
         }
-        let room = usize::from(u16::from_be_bytes([cdb[7], cdb[8]]));
         answer.truncate(room);
         good(answer)
     }
 
     /// SPC-4 6.15.5: a descriptor for each nexus, with an iSCSI TransportID (7.6.4.6) of 16 bytes.
-    fn full_status(&self) -> Vec<u8> {
+    fn full_status(&self, room: usize) -> Vec<u8> {
         let mut body = Vec::new();
         for (nexus, key) in &self.keys {
+            if self.leaves_out && 8 + body.len() + 40 > room {
+                break;
+            }
             let held = self.holder.filter(|(holder, _)| holder == nexus);
             body.extend(key.to_be_bytes());
             body.extend([0, 0, 0, 0, u8::from(held.is_some())]);

@@ -170,7 +170,7 @@ impl Controller {
         beat.is_some_and(|beat| {
             key.node == beat.node
                 && key.incarnation != beat.incarnation
-                && beat.role == Role::Standby
+                && matches!(beat.role, Role::Standby | Role::Halted)
         })
     }
 }

@@ -64,12 +64,17 @@ impl World {
         for import in self.ledger.imports.iter_mut().flatten() {
             import.disks &= !disks;
         }
-        let gone =
-            |list: &[DiskId]| 2 * (disk_bits(list) & disks).count_ones() as usize > list.len();
-        let mut lists = self.ledger.arbiters.iter();
-        if lists.any(|list| gone(&list.disks) || gone(&list.previous)) {
+        if self.is_a_jury(disks) {
             self.keys_are_gone();
         }
+    }
+
+    /// A majority of some arbiter list is among these disks.
+    fn is_a_jury(&self, disks: u8) -> bool {
+        let most =
+            |list: &[DiskId]| 2 * (disk_bits(list) & disks).count_ones() as usize > list.len();
+        let mut lists = self.ledger.arbiters.iter();
+        lists.any(|list| most(&list.disks) || most(&list.previous))
     }
 
     /// With the keys of volatile disks the memory of past epochs goes: a controller that was off meanwhile can't know
@@ -91,7 +96,12 @@ impl World {
                 ),
             );
         }
-        self.ledger.import_epochs[node as usize] = own.max(epoch);
+        // With a jury in another host's hands nobody can see this epoch.
+        let tampered = self.bays.iter().enumerate();
+        let tampered = tampered.fold(0, |bits, (disk, bay)| bits | u8::from(bay.tampered) << disk);
+        if !self.is_a_jury(tampered) {
+            self.ledger.import_epochs[node as usize] = own.max(epoch);
+        }
     }
 
     pub(crate) fn import_ended(&mut self, node: Node) {

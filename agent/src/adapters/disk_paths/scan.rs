@@ -161,9 +161,12 @@ fn nvme(name: &str, place: &Path) -> Result<Option<Device>, String> {
     }
     let mut identities: Vec<Identity> = Vec::new();
     let wwid = text(&place.join("wwid"));
+    let nguid = text(&place.join("nguid")).map(|text| text.replace('-', ""));
+    // A namespace without a UUID shows its NGUID there, for old programs.
+    let uuid = text(&place.join("uuid")).filter(|text| Some(text.replace('-', "")) != nguid);
     let candidates = [
-        text(&place.join("uuid")).map(|text| format!("uuid.{text}")),
-        text(&place.join("nguid")).map(|text| format!("eui.{}", text.replace('-', ""))),
+        uuid.map(|text| format!("uuid.{text}")),
+        nguid.map(|digits| format!("eui.{digits}")),
         text(&place.join("eui")).map(|text| format!("eui.{}", text.replace([' ', '-'], ""))),
         wwid,
     ];

@@ -1,7 +1,7 @@
 //! The core's commands over one path to a SCSI disk.
 
 use super::{Examination, Failed, Options};
-use crate::adapters::fields::DecodeError;
+use crate::adapters::fields::{DecodeError, Fields};
 use crate::adapters::identity::Identity;
 use crate::adapters::ports::{Data, ScsiEnd, ScsiPort};
 use crate::adapters::scsi::pr_in::{self, Capabilities, FullStatus, Keys, Reservation};
@@ -17,6 +17,11 @@ const TYPE: ReservationType = ReservationType::WriteExclusiveRegistrantsOnly;
 const ROOM: usize = 1024;
 /// Reads of one answer: more keys may be registered between two.
 const READS_MAX: usize = 3;
+/// READ KEYS and READ FULL STATUS are read again with more room where less than so much is left: LIO leaves out the
+/// entries that find no room and doesn't count them, so that a full answer may be a cut one. A key; a descriptor with the
+/// longest TransportID (an iSCSI name and its session, SPC-4 7.6.4.6).
+const ROOM_FOR_KEY: usize = 8;
+const ROOM_FOR_DESCRIPTOR: usize = 24 + 264;
 
 /// An opened path.
 pub(super) struct ScsiPath {
@@ -100,7 +105,7 @@ impl ScsiPath {
 
     fn read_keys(&mut self, timeout: Duration) -> Result<PrReply, Failed> {
         let cdb = |room: u16| pr_in::Action::ReadKeys.cdb(room).to_vec();
-        let Keys { generation, keys } = self.read(cdb, Keys::decode, timeout)?;
+        let Keys { generation, keys } = self.read_list(cdb, Keys::decode, ROOM_FOR_KEY, timeout)?;
         Ok(PrReply::Keys { generation, keys })
     }
 
@@ -121,7 +126,7 @@ impl ScsiPath {
             return Err(PrError::Illegal(why.to_owned()).into());
         }
         let cdb = |room: u16| pr_in::Action::ReadFullStatus.cdb(room).to_vec();
-        let told = self.read(cdb, FullStatus::decode, timeout);
+        let told = self.read_list(cdb, FullStatus::decode, ROOM_FOR_DESCRIPTOR, timeout);
         if let Err(failed) = &told {
             self.without_full_status = matches!(failed.error, PrError::Illegal(_));
         }
@@ -196,11 +201,44 @@ impl ScsiPath {
         Ok(check(&end))
     }
 
+    /// Reads a list behind a header of PERSISTENT RESERVE IN (SPC-4 6.15.2), again while less than `spare` is left.
+    fn read_list<T>(
+        &mut self,
+        cdb: impl Fn(u16) -> Vec<u8>,
+        decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+        spare: usize,
+        timeout: Duration,
+    ) -> Result<T, Failed> {
+        let whole = |bytes: &[u8], room: usize| {
+            let list = decode(bytes)?;
+            let length = Fields::new("PERSISTENT RESERVE IN", bytes).be32(4)? as usize;
+            let needed = 8 + length + spare;
+            match needed > room {
+                true => Err(DecodeError::Cut {
+                    what: "PERSISTENT RESERVE IN",
+                    needed,
+                    have: bytes.len(),
+                }),
+                false => Ok(list),
+            }
+        };
+        self.read_with(cdb, whole, timeout)
+    }
+
     /// Reads an answer, again with more room where it is longer.
     fn read<T>(
         &mut self,
         cdb: impl Fn(u16) -> Vec<u8>,
         decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+        timeout: Duration,
+    ) -> Result<T, Failed> {
+        self.read_with(cdb, |bytes, _| decode(bytes), timeout)
+    }
+
+    fn read_with<T>(
+        &mut self,
+        cdb: impl Fn(u16) -> Vec<u8>,
+        decode: impl Fn(&[u8], usize) -> Result<T, DecodeError>,
         timeout: Duration,
     ) -> Result<T, Failed> {
         let mut room = ROOM;
@@ -211,13 +249,13 @@ impl ScsiPath {
                 .port
                 .submit(&cdb(room as u16), Data::In(room), timeout)?;
             check(&end).map_err(|refused| refused.error)?;
-            match decode(&end.data) {
+            match decode(&end.data, room) {
                 Ok(answer) => return Ok(answer),
                 Err(DecodeError::Cut { needed, .. })
                     if needed > room && needed <= pr_in::ANSWER_MAX && reads < READS_MAX =>
                 {
-                    // A multiple of 8 that leaves room for what may come in between.
-                    room = (needed.div_ceil(8) * 8 + 64).min(pr_in::ANSWER_MAX);
+                    // A multiple of 8 that leaves room for what may come in between; much, where entries are left out.
+                    room = (needed.max(8 * room).div_ceil(8) * 8 + 64).min(pr_in::ANSWER_MAX);
                 }
                 Err(error) => return Err(broken(error)),
             }

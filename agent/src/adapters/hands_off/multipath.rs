@@ -45,7 +45,8 @@ fn look_at(
             match (word, word_before.as_str()) {
                 ("{", name) => sections.push(name.to_owned()),
                 ("}", _) => {
-                    if sections.pop().as_deref() == Some("multipath") {
+                    let closed = sections.pop();
+                    if closed.as_deref() == Some("multipath") {
                         judge(files, path, std::mem::take(&mut block), disks, found);
                     }
                 }

@@ -16,6 +16,8 @@ pub mod reservation;
 pub mod status;
 
 #[cfg(test)]
+mod captured;
+#[cfg(test)]
 mod fuzz;
 
 /// Where a command goes.

@@ -3,7 +3,7 @@
 
 use super::import::one_line;
 use super::kernel::Seen;
-use super::{Member, ZfsPools};
+use super::{Member, ZfsPools, inner};
 use crate::adapters::mounts::{holders, mounts};
 use failover_core::adapters::{Change, Failure};
 use std::path::Path;
@@ -17,7 +17,7 @@ const NAMED_MAX: usize = 5;
 
 impl ZfsPools {
     pub(super) fn take_out(&self, one: &Member) -> Result<Change, Failure> {
-        let until = Instant::now() + self.limits.export;
+        let until = Instant::now() + inner(self.limits.export);
         let began = Instant::now();
         match self.find(one)? {
             Seen::Absent

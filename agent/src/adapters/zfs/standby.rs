@@ -45,7 +45,11 @@ impl ZfsPools {
         let survey = self
             .devices
             .survey(&one.pool.disks, one.pool.guid, Depth::Tables, until);
-        survey.map(|_| ()).map_err(|why| one.say(&why))
+        let survey = survey.map_err(|why| one.say(&why))?;
+        match survey.remarks.as_slice() {
+            [] => Ok(()),
+            remarks => Err(one.say(&remarks.join("; "))),
+        }
     }
 
     /// Reads partition tables and labels, so that a takeover finds them right; says what would stand against it.
