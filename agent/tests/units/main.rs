@@ -24,8 +24,10 @@ fn message_id(name: &str) -> String {
     format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
-/// Names of the messages in the sources below a folder: the first argument of `notice` and `say`, and `id = "…"`.
+/// Names of the messages in the sources below a folder: the first argument of `notice` and `say`, and `id = "…"`. In the
+/// core, whose texts have no other use for such names, each text in capitals with an underscore is one.
 fn names_in(folder: &Path, names: &mut BTreeSet<String>) {
+    let in_core = folder.starts_with(root().join("agent/core"));
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
@@ -33,14 +35,18 @@ fn names_in(folder: &Path, names: &mut BTreeSet<String>) {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("text");
             let dense: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+            let is_name = |name: &str| {
+                let is_part = |c: char| c.is_ascii_uppercase() || c == '_';
+                name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(is_part)
+            };
             for opening in ["notice(\"", ".say(\"", "id=\""] {
-                for rest in dense.split(opening).skip(1) {
-                    let name = rest.split('"').next().unwrap_or_default();
-                    let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
-                    if !name.is_empty() && name.chars().all(is_name) {
-                        names.insert(name.to_owned());
-                    }
-                }
+                let first = dense.split(opening).skip(1);
+                let first = first.map(|rest| rest.split('"').next().unwrap_or_default());
+                names.extend(first.filter(|name| is_name(name)).map(str::to_owned));
+            }
+            if in_core && !path.ends_with("tests.rs") {
+                let texts = text.split('"').filter(|text| text.contains('_'));
+                names.extend(texts.filter(|name| is_name(name)).map(str::to_owned));
             }
         }
     }

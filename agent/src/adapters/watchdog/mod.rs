@@ -61,21 +61,23 @@ impl DeviceWatchdog {
         timeout: Duration,
         kept: Option<OwnedFd>,
     ) -> Result<DeviceWatchdog, Failure> {
-        let device = match kept.map(File::from) {
-            Some(kept) if same_device(&kept, path) => kept,
+        let (device, kept) = match kept.map(File::from) {
+            // The manager has its copy still, and no room for a second one.
+            Some(kept) if same_device(&kept, path) => (kept, Ok(())),
             other => {
                 if let Some(stranger) = other {
                     let_go(&stranger);
                 }
-                OpenOptions::new().write(true).open(path).map_err(|error| {
+                let device = OpenOptions::new().write(true).open(path).map_err(|error| {
                     failure(path, &format!(
                         "can't be opened: {error}; load its driver, and see that neither systemd (RuntimeWatchdogSec) \
                          nor another daemon holds it"
                     ))
-                })?
+                })?;
+                let kept = supervisor::keep(KEPT_AS, device.as_fd());
+                (device, kept)
             }
         };
-        let kept = supervisor::keep(KEPT_AS, device.as_fd());
         if let Err(error) = &kept {
             tracing::warn!("the service manager doesn't keep the watchdog: {error}");
         }
