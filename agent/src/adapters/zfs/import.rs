@@ -41,39 +41,41 @@ impl ZfsPools {
         for remark in &survey.remarks {
             tracing::warn!("pool {}: {remark}", one.pool.name);
         }
-        self.may_be_imported(one, &survey, &lost, until)?;
+        let without = self.may_be_imported(one, &survey, &lost, until)?;
         parts.end("devices");
-        self.zpool_import(one, &survey, &lost, until)?;
+        self.zpool_import(one, &survey, &without, until)?;
         parts.end("import");
         Ok(Change::Made)
     }
 
+    /// Says what the import has to do without, for the messages.
     fn may_be_imported(
         &self,
         one: &Member,
         survey: &Survey,
         lost: &[&String],
         until: Instant,
-    ) -> Result<(), Failure> {
+    ) -> Result<String, Failure> {
+        let without = without(survey, lost);
         let labels = survey.found.iter().map(|found| &found.label);
         let Some(tree) = assemble(one.pool.guid, labels) else {
             let found = "not imported: no device of it was found on the disks that were won";
-            return Err(one.say(&format!("{found}{}", without(survey, lost))));
+            return Err(one.say(&format!("{found}{without}")));
         };
+        let without = format!("{without}{}", tree.unseen());
         one.is_importable(&tree)?;
         match tree.health() {
-            Health::Whole => {}
+            Health::Whole if tree.unseen().is_empty() => {}
+            Health::Whole => tracing::warn!("pool {}: imported{without}", one.pool.name),
             Health::Degraded(missing) => tracing::error!(
-                "pool {}: imported without {}{}",
+                "pool {}: imported without {}{without}",
                 one.pool.name,
                 names(&missing),
-                without(survey, lost)
             ),
             Health::Unusable(missing) => {
                 return Err(one.say(&format!(
-                    "not imported: it can't do without {}{}",
+                    "not imported: it can't do without {}{without}",
                     names(&missing),
-                    without(survey, lost)
                 )));
             }
         }
@@ -84,9 +86,9 @@ impl ZfsPools {
             }
             Some((_, text)) => {
                 tracing::warn!("pool {}: {text}", one.pool.name);
-                Ok(())
+                Ok(without)
             }
-            None => Ok(()),
+            None => Ok(without),
         }
     }
 
@@ -94,7 +96,7 @@ impl ZfsPools {
         &self,
         one: &Member,
         survey: &Survey,
-        lost: &[&String],
+        without: &str,
         until: Instant,
     ) -> Result<(), Failure> {
         let guid = one.pool.guid.to_string();
@@ -112,10 +114,9 @@ impl ZfsPools {
         let ran = ran.map_err(|error| one.say(&format!("`zpool import`: {error}")))?;
         if !ran.ok {
             return Err(one.say(&format!(
-                "`zpool import` failed ({}): {}{}",
+                "`zpool import` failed ({}): {}{without}",
                 ran.status,
                 one_line(&ran.errors),
-                without(survey, lost)
             )));
         }
         match self.find(one)? {

@@ -76,11 +76,14 @@ impl ZfsPools {
             return Err(one.say("no device of it is found on its disks"));
         };
         one.is_importable(&tree)?;
+        let unseen = tree.unseen();
         match tree.health() {
-            Health::Whole => Ok(()),
-            Health::Degraded(missing) | Health::Unusable(missing) => {
-                Err(one.say(&format!("devices are missing here: {}", names(&missing))))
-            }
+            Health::Whole if unseen.is_empty() => Ok(()),
+            Health::Whole => Err(one.say(unseen.trim_start_matches("; "))),
+            Health::Degraded(missing) | Health::Unusable(missing) => Err(one.say(&format!(
+                "devices are missing here: {}{unseen}",
+                names(&missing)
+            ))),
         }
     }
 

@@ -525,6 +525,38 @@ fn what_is_not_mounted_or_has_no_node_is_no_import() {
     assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::AlreadySo));
 }
 
+/// A removed vdev stays in the number of top-level vdevs for ever, and no label tells of it.
+#[test]
+fn a_pool_with_a_removed_vdev_is_left_to_zpool_and_a_missing_one_named() {
+    let machine = Machine::new();
+    for number in 0..3 {
+        let mut label = machine.label(number, 0);
+        label.0.insert("vdev_children".to_owned(), Value::Number(2));
+        machine.disk(number, &label);
+    }
+    let pools = machine.pools();
+    machine.write(
+        "zpool-import.does",
+        "echo 'one or more devices is currently unavailable' >&2; exit 1",
+    );
+    let why = pools
+        .import(POOL, &won(&[0, 1, 2]))
+        .expect_err("all disks of the second are missing")
+        .0;
+    assert!(
+        why.contains("currently unavailable") && why.contains("1 of its 2 top-level vdevs"),
+        "{why}"
+    );
+    let told = pools.findings();
+    assert!(
+        told.iter()
+            .any(|finding| !finding.refused && finding.text.contains("1 of its 2 top-level")),
+        "{told:?}"
+    );
+    fs::remove_file(machine.at("zpool-import.does")).expect("removed");
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+}
+
 /// Interval 1 s, 10 failures: the defaults.
 const MULTIHOST: (u64, u64) = (1_000_000, 10 << 48 | 1000 << 8 | 7);
 
