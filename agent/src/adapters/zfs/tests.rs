@@ -525,6 +525,21 @@ fn what_is_not_mounted_or_has_no_node_is_no_import() {
     assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::AlreadySo));
 }
 
+#[test]
+fn a_disk_at_which_an_earlier_look_hangs_hides_no_other() {
+    let machine = Machine::new();
+    let pools = machine.pools_of(machine.pool(), Duration::from_secs(18));
+    let mut busy = pools.devices.busy.lock().expect("not poisoned");
+    busy.insert(Machine::identity(0));
+    drop(busy);
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+    let call = &machine.calls()[0];
+    assert!(
+        !call.contains("sdb1") && call.contains("sdc1") && call.contains("sdd1"),
+        "{call}"
+    );
+}
+
 /// A removed vdev stays in the number of top-level vdevs for ever, and no label tells of it.
 #[test]
 fn a_pool_with_a_removed_vdev_is_left_to_zpool_and_a_missing_one_named() {
