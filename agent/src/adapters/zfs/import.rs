@@ -4,7 +4,7 @@ use super::devices::{Depth, Survey};
 use super::kernel::{SUSPENDED, Seen};
 use super::label::LabelState;
 use super::tree::{Health, Tree, assemble, names};
-use super::{Member, Parts, ZfsPools};
+use super::{Member, Parts, ZfsPools, inner};
 use failover_core::adapters::{Change, Failure};
 use failover_core::ids::DiskId;
 use std::time::{Duration, Instant};
@@ -12,6 +12,16 @@ use std::time::{Duration, Instant};
 /// Part of an import's time for which the labels of the won disks are waited for: each answered its reservation a
 /// moment ago, and one that hangs now would make the import hang too.
 const LABELS_SHARE: u32 = 6;
+
+/// What `zpool import` has of an import's time in any case, also where a disk hangs while the labels are read.
+pub(super) fn assured(import: Duration) -> Duration {
+    inner(import) - import / LABELS_SHARE
+}
+
+/// The shortest time of an import in which `zpool import` may take `wait`, in whole seconds: `assured`, backwards.
+fn import_s(wait: Duration) -> u64 {
+    (wait * 60 / 47).as_secs() + 1
+}
 
 impl ZfsPools {
     /// Imports the pool without mounting anything.
@@ -208,9 +218,10 @@ impl Member {
             "multihost=on: after the fence an import still waits for other hosts' writes, up to {:.1} s here (36 s were \
              measured with the defaults of ZFS); the fence does that work already. Either `zpool set multihost=off {}`, \
              or on both controllers zfs_multihost_interval=250 and zfs_multihost_fail_intervals=10 \
-             (/etc/modprobe.d/zfs.conf), and timing.import_ms above the wait in any case; failoverd changes none of it",
+             (/etc/modprobe.d/zfs.conf); timing.import_ms must be {}000 for this wait; failoverd changes none of it",
             longest.as_secs_f64(),
-            self.pool.name
+            self.pool.name,
+            import_s(longest)
         );
         Some((longest, text))
     }

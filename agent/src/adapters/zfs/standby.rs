@@ -1,7 +1,7 @@
 //! What a controller that hasn't imported a pool does for the day on which it must, and what `--check` tells.
 
 use super::devices::Depth;
-use super::import::one_line;
+use super::import::{assured, one_line};
 use super::kernel::Seen;
 use super::keys;
 use super::status;
@@ -195,10 +195,11 @@ impl ZfsPools {
         }
         if let Some((longest, text)) = one.multihost(&tree) {
             let limit = self.limits.import;
-            match longest > limit {
+            // The same that an import has: what is accepted here must not be refused there.
+            match longest > assured(limit) {
                 true => add(
                     format!(
-                        "timing.import_ms ({}) is shorter than that wait: {text}",
+                        "timing.import_ms ({}) is too short for that wait: {text}",
                         limit.as_millis()
                     ),
                     true,

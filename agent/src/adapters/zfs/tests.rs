@@ -610,6 +610,33 @@ fn multihost_is_explained_and_an_import_that_is_too_short_for_it_refused() {
     assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
 }
 
+/// 95 % of an import's time may be used, and a sixth of it goes to a disk that hangs while labels are read.
+#[test]
+fn what_the_start_accepts_is_long_enough_for_the_import() {
+    let machine = Machine::new();
+    for number in 0..3 {
+        let label = encode(&machine.label(number, 0), 90, Some(MULTIHOST));
+        machine.disk_with(number, &label);
+    }
+    for (import_s, is_refused) in [(36, true), (44, true), (45, false)] {
+        let limit = Duration::from_secs(import_s);
+        let findings = machine.pools_of(machine.pool(), limit).refusals();
+        assert_eq!(
+            !findings.is_empty(),
+            is_refused,
+            "{import_s} s: {findings:?}"
+        );
+        for finding in findings {
+            let needed = "timing.import_ms must be 45000";
+            assert!(finding.text.contains(needed), "{finding:?}");
+        }
+    }
+    let short = machine.pools_of(machine.pool(), Duration::from_secs(36));
+    refused(&machine, &short, &[0, 1, 2]);
+    let enough = machine.pools_of(machine.pool(), Duration::from_secs(45));
+    assert_eq!(enough.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+}
+
 #[test]
 fn a_module_that_is_not_loaded_is_told_and_nothing_is_imported() {
     let machine = Machine::new();
