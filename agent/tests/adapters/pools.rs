@@ -108,6 +108,30 @@ fn a_pool_comes_and_goes_with_its_data() {
 }
 
 #[test]
+fn a_pool_that_somebody_else_mounted_is_not_served_before_it_was_unmounted() {
+    with_pool(
+        "pools::a_pool_that_somebody_else_mounted_is_not_served_before_it_was_unmounted",
+        |folder, by_hand| {
+            by_hand.import(POOL, &[]).expect("mounted");
+            let pools = || MountPools::new(vec![pool(folder)]).expect("a good list");
+            let late = pools();
+            let why = late.import(POOL, &[]).expect_err("stale").0;
+            assert!(
+                why.contains("somebody else") && why.contains("`umount "),
+                "{why}"
+            );
+            // A daemon that starts again where an earlier one owned in this boot.
+            let adopted = pools().adopting(true);
+            assert_eq!(adopted.import(POOL, &[]), Ok(Change::AlreadySo));
+            assert_eq!(late.export(POOL), Ok(Change::Made));
+            assert_eq!(late.import(POOL, &[]), Ok(Change::Made));
+            assert_eq!(late.import(POOL, &[]), Ok(Change::AlreadySo));
+            assert_eq!(late.export(POOL), Ok(Change::Made));
+        },
+    );
+}
+
+#[test]
 fn a_disk_that_was_not_won_is_not_given_to_the_import() {
     with_pool(
         "pools::a_disk_that_was_not_won_is_not_given_to_the_import",

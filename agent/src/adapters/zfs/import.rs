@@ -7,6 +7,7 @@ use super::tree::{Health, Tree, assemble, names};
 use super::{Member, Parts, ZfsPools, inner};
 use failover_core::adapters::{Change, Failure};
 use failover_core::ids::DiskId;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Part of an import's time for which the labels of the won disks are waited for: each answered its reservation a
@@ -35,7 +36,8 @@ impl ZfsPools {
         match self.find(one)? {
             Seen::Here { state, is_it } => {
                 self.is_the_right_one(one, is_it, until)?;
-                return one.is_not_suspended(&state).map(|()| Change::AlreadySo);
+                one.is_not_suspended(&state)?;
+                return one.is_imported_by_us().map(|()| Change::AlreadySo);
             }
             Seen::Absent if !self.kernel.is_loaded() => return Err(one.no_module()),
             Seen::Absent => {}
@@ -120,6 +122,8 @@ impl ZfsPools {
             arguments.extend(["-d", path]);
         }
         arguments.push(&guid);
+        // Also one that is late, or that failed, may have imported it.
+        one.is_ours.store(true, Ordering::Relaxed);
         let ran = self.zpool(one, &arguments, until);
         let ran = ran.map_err(|error| one.say(&format!("`zpool import`: {error}")))?;
         if !ran.ok {
@@ -193,6 +197,17 @@ impl Member {
             "it is imported but SUSPENDED: its disks are gone or refuse its writes (does the other controller own \
              them?), and whatever waits for it hangs; only a reset of this machine ends that",
         ))
+    }
+
+    pub(super) fn is_imported_by_us(&self) -> Result<(), Failure> {
+        if self.is_ours.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(self.say(&format!(
+            "not imported: somebody else has imported it on this controller, and what it shows may be older than what \
+             the other controller wrote since: stop what uses it, `zpool export {}`, then import it with failoverd",
+            self.pool.name
+        )))
     }
 
     /// Refuses a pool whose labels say that it isn't the one of the configuration, or is no more.

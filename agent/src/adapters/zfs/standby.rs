@@ -55,7 +55,8 @@ impl ZfsPools {
     /// Reads partition tables and labels, so that a takeover finds them right; says what would stand against it.
     pub(super) fn look_ahead(&self, one: &Member) -> Result<(), Failure> {
         match self.find(one)? {
-            Seen::Here { .. } => return Ok(()),
+            // Said now: the next takeover refuses it.
+            Seen::Here { .. } => return one.is_imported_by_us(),
             Seen::Absent if !self.kernel.is_loaded() => return Err(one.no_module()),
             Seen::Absent => {}
         }

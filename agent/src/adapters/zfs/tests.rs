@@ -526,6 +526,53 @@ fn what_is_not_mounted_or_has_no_node_is_no_import() {
 }
 
 #[test]
+fn a_pool_that_somebody_else_imported_is_not_served_before_it_was_exported() {
+    let machine = Machine::new();
+    let by_hand = || {
+        fs::create_dir_all(machine.at("proc/spl/kstat/zfs/tank")).expect("made");
+        machine.write("proc/spl/kstat/zfs/tank/guid", &format!("{GUID}\n"));
+        machine.write("proc/spl/kstat/zfs/tank/state", "ONLINE\n");
+    };
+    by_hand();
+    let pools = machine.pools();
+    let why = refused(&machine, &pools, &[0, 1, 2]);
+    assert!(
+        why.contains("somebody else") && why.contains("`zpool export tank`"),
+        "{why}"
+    );
+    assert!(pools.look_ahead(&pools.pools[0]).is_err(), "said early");
+    assert_eq!(pools.export(POOL), Ok(Change::Made));
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::AlreadySo));
+    assert_eq!(pools.look_ahead(&pools.pools[0]), Ok(()));
+    // A daemon that starts again where an earlier one owned in this boot.
+    let adopted = machine.pools().adopting(true);
+    let again = adopted.import(POOL, &won(&[0, 1, 2]));
+    assert_eq!(again, Ok(Change::AlreadySo));
+    // What was imported by hand after an export of ours isn't ours.
+    assert_eq!(adopted.export(POOL), Ok(Change::Made));
+    by_hand();
+    assert!(adopted.import(POOL, &won(&[0, 1, 2])).is_err());
+}
+
+/// A late program may have imported it all the same: the next attempt goes on from there.
+#[test]
+fn what_an_import_that_failed_left_is_ours() {
+    let machine = Machine::new();
+    let pools = machine.pools();
+    machine.write(
+        "zpool-import.does",
+        &format!(
+            "mkdir -p proc/spl/kstat/zfs/tank; echo {GUID} >proc/spl/kstat/zfs/tank/guid; echo ONLINE \
+             >proc/spl/kstat/zfs/tank/state; exit 1"
+        ),
+    );
+    assert!(pools.import(POOL, &won(&[0, 1, 2])).is_err());
+    let again = pools.import(POOL, &won(&[0, 1, 2]));
+    assert!(again.is_ok(), "{again:?}");
+}
+
+#[test]
 fn a_disk_at_which_an_earlier_look_hangs_hides_no_other() {
     let machine = Machine::new();
     let pools = machine.pools_of(machine.pool(), Duration::from_secs(18));
