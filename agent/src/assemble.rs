@@ -276,14 +276,12 @@ fn pools(config: &Config) -> Result<ConfiguredPools, Failure> {
         import: limits.import,
         export: limits.export,
     };
+    // A daemon that restarts on the owner finds its pools imported.
+    let owned = owned_in_this_boot(&config.paths.runtime_dir)?;
     let mounts: Arc<dyn Pools> =
-        Arc::new(MountPools::on(mounts, &Ground::default(), mount_limits)?);
-    let zfs = Arc::new(ZfsPools::new(
-        zfs,
-        Tools::default(),
-        Places::default(),
-        limits,
-    ));
+        Arc::new(MountPools::on(mounts, &Ground::default(), mount_limits)?.adopting(owned));
+    let zfs = ZfsPools::new(zfs, Tools::default(), Places::default(), limits).adopting(owned);
+    let zfs = Arc::new(zfs);
     let (mut mount_ids, mut zfs_ids) = ((0..).map(PoolId), (0..).map(PoolId));
     let members = config.pools.iter().filter_map(|pool| match pool.kind {
         PoolKind::Mount(_) => Some((mounts.clone(), mount_ids.next()?)),

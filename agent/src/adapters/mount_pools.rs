@@ -17,6 +17,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Services that have just stopped may let go of their files a moment later.
@@ -70,6 +71,9 @@ pub struct MountPools {
     pools: Vec<MountPool>,
     /// One for each pool that has one, in the same order.
     assemblers: Vec<Option<Assembler>>,
+    /// For each, whether an import of it was begun here or by an earlier process that owned in this boot, and none of its
+    /// exports ended since. What somebody else mounted may show what the disks held long ago.
+    ours: Vec<AtomicBool>,
     limits: Limits,
 }
 
@@ -109,9 +113,42 @@ impl MountPools {
         };
         Ok(MountPools {
             assemblers: pools.iter().map(assembler).collect(),
+            ours: pools.iter().map(|_| AtomicBool::new(false)).collect(),
             pools,
             limits,
         })
+    }
+
+    /// With `owned`, pools that are mounted already count as its own: an earlier process owned in this boot.
+    #[must_use]
+    pub fn adopting(self, owned: bool) -> MountPools {
+        for ours in &self.ours {
+            ours.store(owned, Ordering::Relaxed);
+        }
+        self
+    }
+
+    fn set_ours(&self, id: PoolId, is_ours: bool) {
+        if let Some(ours) = self.ours.get(usize::from(id.0)) {
+            ours.store(is_ours, Ordering::Relaxed);
+        }
+    }
+
+    /// Mounts it from `device`, unless that is done already.
+    fn bring_in(&self, id: PoolId, pool: &MountPool, device: &Path) -> Result<Change, Failure> {
+        if !pool.mounted_right(device)? {
+            self.set_ours(id, true);
+            return pool.bring_in(device).map(|()| Change::Made);
+        }
+        let ours = self.ours.get(usize::from(id.0));
+        if ours.is_some_and(|ours| ours.load(Ordering::Relaxed)) {
+            return Ok(Change::AlreadySo);
+        }
+        Err(pool.say(&format!(
+            "not imported: somebody else has mounted it on this controller, and what it shows may be older than what the \
+             other controller wrote since: stop what uses it, `umount {}`, then import it with failoverd",
+            pool.mountpoint.display()
+        )))
     }
 
     fn assembler(&self, id: PoolId) -> Option<&Assembler> {
@@ -183,15 +220,15 @@ impl Pools for MountPools {
             assembler.up(&pool.device, won, Instant::now() + self.limits.import)?;
         }
         match pool.target()? {
-            Target::Block(device) => pool.bring_in(&device),
+            Target::Block(device) => self.bring_in(id, pool, &device),
             Target::File(file) => {
                 let there = loop_of(&file);
                 match there.map_err(|e| pool.failure("look for its loop device", &e))? {
-                    Some(device) => pool.bring_in(&device),
+                    Some(device) => self.bring_in(id, pool, &device),
                     None => {
                         let device = attach_loop(&file)
                             .map_err(|e| pool.failure("attach it to a loop device", &e))?;
-                        pool.bring_in(&device).inspect_err(|_| {
+                        self.bring_in(id, pool, &device).inspect_err(|_| {
                             // Nothing mounted it: back to how it was.
                             let _ = detach_loop(&device);
                         })
@@ -208,6 +245,7 @@ impl Pools for MountPools {
             Some(assembler) => assembler.down(Instant::now() + self.limits.export)?,
             None => Change::AlreadySo,
         };
+        self.set_ours(id, false);
         Ok(match (unmounted, apart) {
             (Change::AlreadySo, Change::AlreadySo) => Change::AlreadySo,
             (Change::Made, _) | (_, Change::Made) => Change::Made,
@@ -302,18 +340,14 @@ impl MountPool {
         Ok(all.iter().any(|mount| is_of(mount, &device)))
     }
 
-    fn bring_in(&self, device: &Path) -> Result<Change, Failure> {
-        if self.mounted_right(device)? {
-            return Ok(Change::AlreadySo);
-        }
+    fn bring_in(&self, device: &Path) -> Result<(), Failure> {
         let disk = open_block(device, false).map_err(|e| self.failure("open its device", &e))?;
         drop_buffers(&disk).map_err(|e| self.failure("drop its device's buffers", &e.into()))?;
         // A write error that an earlier user of the device left would otherwise be told to our export as its own.
         let _ = disk.sync_all();
         self.has_filesystem(&disk)?;
         drop(disk);
-        self.mount(device)?;
-        Ok(Change::Made)
+        self.mount(device)
     }
 
     /// Whether the pool is mounted where it belongs; an error if something else is in the way.

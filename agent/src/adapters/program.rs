@@ -5,7 +5,7 @@
 //!                        │ no
 //!                        ▼
 //!                  own process group, no shell, empty environment, stdin from /dev/null
-//!                        │ ended            │ deadline, or more output than fits
+//!                        │ ended            │ deadline, more output than fits, or a pipe that fails
 //!                        ▼                  ▼
 //!                  status, output     SIGKILL ─▶ ended: an error
 //!                                             └▶ not even now: kept as stuck, an error
@@ -31,6 +31,8 @@ const OUTPUT_MAX: usize = 64 << 20;
 const ERRORS_KEPT: usize = 8 << 10;
 /// Longest time between two looks at a program that says nothing.
 const LOOK: Duration = Duration::from_millis(5);
+/// Time between two looks at a program that ends in a moment.
+const ENDED_LOOK: Duration = Duration::from_micros(500);
 /// Time that a killed program has to end.
 const GRACE: Duration = Duration::from_millis(500);
 /// Read at one time from one pipe before the other one and the deadline are looked at.
@@ -146,8 +148,7 @@ impl Runner {
         let group = Pid::from_raw(i32::try_from(running.child.id()).unwrap_or(i32::MAX));
         // It may have ended in this moment.
         let _ = killpg(group, Signal::SIGKILL);
-        let ended = running.follow(Instant::now() + GRACE);
-        if let Ok(None) = ended {
+        if !running.ends(Instant::now() + GRACE) {
             let pid = running.child.id();
             let line: Vec<String> = std::iter::once(program.display().to_string())
                 .chain(arguments.iter().map(|argument| (*argument).to_owned()))
@@ -157,12 +158,11 @@ impl Runner {
                 what: line.join(" "),
                 since: began,
             });
-            return Err(RunError::Stuck(pid, began.elapsed()));
+            return Err(followed
+                .err()
+                .unwrap_or(RunError::Stuck(pid, began.elapsed())));
         }
-        match followed {
-            Err(error) => Err(error),
-            Ok(_) => Err(RunError::TooLong(began.elapsed())),
-        }
+        Err(followed.err().unwrap_or(RunError::TooLong(began.elapsed())))
     }
 
     /// An error while a program of an earlier call has not ended.
@@ -217,6 +217,19 @@ impl Running {
         }
     }
 
+    /// Whether it ends until `deadline`, whatever it wrote; whoever can't be asked counts as still there.
+    fn ends(&mut self, deadline: Instant) -> bool {
+        loop {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(ENDED_LOOK);
+        }
+    }
+
     /// Until a pipe has something, at most `longest`.
     fn pause(&self, longest: Duration) {
         let open: Vec<&PipeReader> = [&self.out, &self.err]
@@ -225,7 +238,7 @@ impl Running {
             .collect();
         if open.is_empty() {
             // It closed both and ends in a moment.
-            std::thread::sleep(longest.min(Duration::from_micros(500)));
+            std::thread::sleep(longest.min(ENDED_LOOK));
             return;
         }
         let mut fds: Vec<PollFd<'_>> = open
@@ -360,6 +373,17 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(1);
         let none = Runner::default().run(Path::new("/nowhere/at/all"), &[], deadline);
         assert!(matches!(none, Err(RunError::NotStarted(_))));
+    }
+
+    #[test]
+    fn a_program_that_wrote_too_much_is_waited_for() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let script = format!("echo $$ >{}; exec cat /dev/zero", file.path().display());
+        let much = shell(&script, 60_000).expect_err("too much");
+        assert!(matches!(much, RunError::TooMuch), "{much}");
+        let pid = std::fs::read_to_string(file.path()).expect("its number");
+        let left = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        assert!(left.is_err(), "not even a zombie: {left:?}");
     }
 
     #[test]

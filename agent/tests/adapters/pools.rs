@@ -8,9 +8,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 
 const POOL: PoolId = PoolId(0);
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs `body` with a folder and a pool of ext4 in it, in a mount namespace of its own.
 fn with_pool(test: &'static str, body: fn(&Path, MountPools)) {
@@ -23,6 +26,8 @@ fn with_pool(test: &'static str, body: fn(&Path, MountPools)) {
     if Command::new("mkfs.ext4").arg("-V").output().is_err() {
         return skipped(test, "no mkfs.ext4: install e2fsprogs");
     }
+    // Loop devices are the machine's: a number that one test lets go of is the next one's in the same moment.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let thread = std::thread::spawn(move || {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNS) {
             return skipped(test, &format!("no mount namespace: {error}"));
@@ -103,6 +108,30 @@ fn a_pool_comes_and_goes_with_its_data() {
                 Some("kept")
             );
             assert_eq!(pools.export(POOL), Ok(Change::Made));
+        },
+    );
+}
+
+#[test]
+fn a_pool_that_somebody_else_mounted_is_not_served_before_it_was_unmounted() {
+    with_pool(
+        "pools::a_pool_that_somebody_else_mounted_is_not_served_before_it_was_unmounted",
+        |folder, by_hand| {
+            by_hand.import(POOL, &[]).expect("mounted");
+            let pools = || MountPools::new(vec![pool(folder)]).expect("a good list");
+            let late = pools();
+            let why = late.import(POOL, &[]).expect_err("stale").0;
+            assert!(
+                why.contains("somebody else") && why.contains("`umount "),
+                "{why}"
+            );
+            // A daemon that starts again where an earlier one owned in this boot.
+            let adopted = pools().adopting(true);
+            assert_eq!(adopted.import(POOL, &[]), Ok(Change::AlreadySo));
+            assert_eq!(late.export(POOL), Ok(Change::Made));
+            assert_eq!(late.import(POOL, &[]), Ok(Change::Made));
+            assert_eq!(late.import(POOL, &[]), Ok(Change::AlreadySo));
+            assert_eq!(late.export(POOL), Ok(Change::Made));
         },
     );
 }

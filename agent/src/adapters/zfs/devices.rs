@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -87,7 +87,7 @@ pub(crate) struct Survey {
 pub(crate) struct Devices {
     places: Places,
     /// Disks that a thread is at.
-    busy: Arc<Mutex<BTreeSet<String>>>,
+    pub(super) busy: Arc<Mutex<BTreeSet<String>>>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +95,15 @@ struct OneDisk {
     found: Vec<Found>,
     remarks: Vec<String>,
     reread: bool,
+}
+
+/// Whether a thread for a disk began.
+enum Begun {
+    Yes,
+    /// One of an earlier look is at the disk.
+    Busy,
+    /// Why it can't.
+    No(String),
 }
 
 impl Devices {
@@ -120,7 +129,7 @@ impl Devices {
             .map_err(|error| format!("this machine's disks can't be listed: {error}"))?;
         let mut survey = Survey::default();
         let (sender, answers) = channel();
-        let mut open = BTreeSet::new();
+        let mut waiting = Vec::new();
         for entry in disks {
             let choice = match disk_paths::choose(&inventory, std::slice::from_ref(entry)) {
                 Ok(choice) => choice,
@@ -136,59 +145,79 @@ impl Devices {
                 survey.absent.push(entry.clone());
                 continue;
             };
-            if !self.claim(entry, deadline) {
-                survey.silent.push(entry.clone());
-                continue;
-            }
-            let (this, sender, disk) = (self.clone(), sender.clone(), entry.clone());
-            let thread = std::thread::Builder::new()
-                .name("pool-disk".to_owned())
-                .stack_size(STACK_BYTES)
-                .spawn(move || {
-                    let result = this.one(&disk, &name, guid, depth);
-                    this.lock().remove(&disk);
-                    // Whoever asked may have gone on.
-                    let _ = sender.send((disk, result));
-                });
-            match thread {
-                Ok(_) => {
-                    open.insert(entry.clone());
-                }
-                Err(error) => {
-                    self.lock().remove(entry);
-                    survey
-                        .remarks
-                        .push(format!("no thread for disk {entry}: {error}"));
-                }
-            }
+            waiting.push((entry.clone(), name));
         }
-        while !open.is_empty() {
+        let mut open = BTreeSet::new();
+        // All that are free begin at once; one at which the thread of an earlier look still hangs holds up no other.
+        loop {
+            waiting.retain(
+                |(disk, name)| match self.begin(disk, name, guid, depth, &sender) {
+                    Begun::Busy => true,
+                    Begun::Yes => {
+                        open.insert(disk.clone());
+                        false
+                    }
+                    Begun::No(remark) => {
+                        survey.remarks.push(remark);
+                        false
+                    }
+                },
+            );
+            if open.is_empty() && waiting.is_empty() {
+                break;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
-            match answers.recv_timeout(left) {
+            let pause = match waiting.is_empty() {
+                true => left,
+                false => left.min(NODES_LOOK),
+            };
+            match answers.recv_timeout(pause) {
                 Ok((disk, one)) => {
                     open.remove(&disk);
                     survey.found.extend(one.found);
                     survey.remarks.extend(one.remarks);
                     survey.reread += usize::from(one.reread);
                 }
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
         survey.silent.extend(open);
+        let waiting = waiting.into_iter().map(|(disk, _)| disk);
+        survey.silent.extend(waiting);
         survey.found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(survey)
     }
 
-    /// Takes the disk for a thread of ours once no other one is at it; `false` if that doesn't come in time.
-    fn claim(&self, disk: &str, deadline: Instant) -> bool {
-        loop {
-            if self.lock().insert(disk.to_owned()) {
-                return true;
+    /// Starts a thread for the disk, unless one is at it already.
+    fn begin(
+        &self,
+        disk: &str,
+        name: &str,
+        guid: u64,
+        depth: Depth,
+        sender: &Sender<(String, OneDisk)>,
+    ) -> Begun {
+        if !self.lock().insert(disk.to_owned()) {
+            return Begun::Busy;
+        }
+        let (this, sender) = (self.clone(), sender.clone());
+        let (own, name) = (disk.to_owned(), name.to_owned());
+        let thread = std::thread::Builder::new()
+            .name("pool-disk".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                let result = this.one(&own, &name, guid, depth);
+                this.lock().remove(&own);
+                // Whoever asked may have gone on.
+                let _ = sender.send((own, result));
+            });
+        match thread {
+            Ok(_) => Begun::Yes,
+            Err(error) => {
+                self.lock().remove(disk);
+                Begun::No(format!("no thread for disk {disk}: {error}"))
             }
-            if Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::sleep(NODES_LOOK);
         }
     }
 

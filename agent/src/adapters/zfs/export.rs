@@ -7,6 +7,7 @@ use super::{Member, ZfsPools, inner};
 use crate::adapters::mounts::{holders, mounts};
 use failover_core::adapters::{Change, Failure};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Services that have just stopped may let go of their files a moment later.
@@ -28,6 +29,7 @@ impl ZfsPools {
                 one.runner
                     .none_is_stuck()
                     .map_err(|error| one.say(&error.to_string()))?;
+                one.is_ours.store(false, Ordering::Relaxed);
                 return Ok(Change::AlreadySo);
             }
             Seen::Here { state, is_it } => {
@@ -47,6 +49,7 @@ impl ZfsPools {
                 one.runner
                     .none_is_stuck()
                     .map_err(|error| one.say(&error.to_string()))?;
+                one.is_ours.store(false, Ordering::Relaxed);
                 let took = began.elapsed().as_millis();
                 tracing::info!("pool {}: exported in {took} ms", one.pool.name);
                 return Ok(Change::Made);

@@ -4,14 +4,25 @@ use super::devices::{Depth, Survey};
 use super::kernel::{SUSPENDED, Seen};
 use super::label::LabelState;
 use super::tree::{Health, Tree, assemble, names};
-use super::{Member, Parts, ZfsPools};
+use super::{Member, Parts, ZfsPools, inner};
 use failover_core::adapters::{Change, Failure};
 use failover_core::ids::DiskId;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Part of an import's time for which the labels of the won disks are waited for: each answered its reservation a
 /// moment ago, and one that hangs now would make the import hang too.
 const LABELS_SHARE: u32 = 6;
+
+/// What `zpool import` has of an import's time in any case, also where a disk hangs while the labels are read.
+pub(super) fn assured(import: Duration) -> Duration {
+    inner(import) - import / LABELS_SHARE
+}
+
+/// The shortest time of an import in which `zpool import` may take `wait`, in whole seconds: `assured`, backwards.
+fn import_s(wait: Duration) -> u64 {
+    (wait * 60 / 47).as_secs() + 1
+}
 
 impl ZfsPools {
     /// Imports the pool without mounting anything.
@@ -25,7 +36,8 @@ impl ZfsPools {
         match self.find(one)? {
             Seen::Here { state, is_it } => {
                 self.is_the_right_one(one, is_it, until)?;
-                return one.is_not_suspended(&state).map(|()| Change::AlreadySo);
+                one.is_not_suspended(&state)?;
+                return one.is_imported_by_us().map(|()| Change::AlreadySo);
             }
             Seen::Absent if !self.kernel.is_loaded() => return Err(one.no_module()),
             Seen::Absent => {}
@@ -41,39 +53,41 @@ impl ZfsPools {
         for remark in &survey.remarks {
             tracing::warn!("pool {}: {remark}", one.pool.name);
         }
-        self.may_be_imported(one, &survey, &lost, until)?;
+        let without = self.may_be_imported(one, &survey, &lost, until)?;
         parts.end("devices");
-        self.zpool_import(one, &survey, &lost, until)?;
+        self.zpool_import(one, &survey, &without, until)?;
         parts.end("import");
         Ok(Change::Made)
     }
 
+    /// Says what the import has to do without, for the messages.
     fn may_be_imported(
         &self,
         one: &Member,
         survey: &Survey,
         lost: &[&String],
         until: Instant,
-    ) -> Result<(), Failure> {
+    ) -> Result<String, Failure> {
+        let without = without(survey, lost);
         let labels = survey.found.iter().map(|found| &found.label);
         let Some(tree) = assemble(one.pool.guid, labels) else {
             let found = "not imported: no device of it was found on the disks that were won";
-            return Err(one.say(&format!("{found}{}", without(survey, lost))));
+            return Err(one.say(&format!("{found}{without}")));
         };
+        let without = format!("{without}{}", tree.unseen());
         one.is_importable(&tree)?;
         match tree.health() {
-            Health::Whole => {}
+            Health::Whole if tree.unseen().is_empty() => {}
+            Health::Whole => tracing::warn!("pool {}: imported{without}", one.pool.name),
             Health::Degraded(missing) => tracing::error!(
-                "pool {}: imported without {}{}",
+                "pool {}: imported without {}{without}",
                 one.pool.name,
                 names(&missing),
-                without(survey, lost)
             ),
             Health::Unusable(missing) => {
                 return Err(one.say(&format!(
-                    "not imported: it can't do without {}{}",
+                    "not imported: it can't do without {}{without}",
                     names(&missing),
-                    without(survey, lost)
                 )));
             }
         }
@@ -84,9 +98,9 @@ impl ZfsPools {
             }
             Some((_, text)) => {
                 tracing::warn!("pool {}: {text}", one.pool.name);
-                Ok(())
+                Ok(without)
             }
-            None => Ok(()),
+            None => Ok(without),
         }
     }
 
@@ -94,7 +108,7 @@ impl ZfsPools {
         &self,
         one: &Member,
         survey: &Survey,
-        lost: &[&String],
+        without: &str,
         until: Instant,
     ) -> Result<(), Failure> {
         let guid = one.pool.guid.to_string();
@@ -108,14 +122,15 @@ impl ZfsPools {
             arguments.extend(["-d", path]);
         }
         arguments.push(&guid);
+        // Also one that is late, or that failed, may have imported it.
+        one.is_ours.store(true, Ordering::Relaxed);
         let ran = self.zpool(one, &arguments, until);
         let ran = ran.map_err(|error| one.say(&format!("`zpool import`: {error}")))?;
         if !ran.ok {
             return Err(one.say(&format!(
-                "`zpool import` failed ({}): {}{}",
+                "`zpool import` failed ({}): {}{without}",
                 ran.status,
                 one_line(&ran.errors),
-                without(survey, lost)
             )));
         }
         match self.find(one)? {
@@ -184,6 +199,17 @@ impl Member {
         ))
     }
 
+    pub(super) fn is_imported_by_us(&self) -> Result<(), Failure> {
+        if self.is_ours.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(self.say(&format!(
+            "not imported: somebody else has imported it on this controller, and what it shows may be older than what \
+             the other controller wrote since: stop what uses it, `zpool export {}`, then import it with failoverd",
+            self.pool.name
+        )))
+    }
+
     /// Refuses a pool whose labels say that it isn't the one of the configuration, or is no more.
     pub(super) fn is_importable(&self, tree: &Tree) -> Result<(), Failure> {
         if tree.name != self.pool.name {
@@ -207,9 +233,10 @@ impl Member {
             "multihost=on: after the fence an import still waits for other hosts' writes, up to {:.1} s here (36 s were \
              measured with the defaults of ZFS); the fence does that work already. Either `zpool set multihost=off {}`, \
              or on both controllers zfs_multihost_interval=250 and zfs_multihost_fail_intervals=10 \
-             (/etc/modprobe.d/zfs.conf), and timing.import_ms above the wait in any case; failoverd changes none of it",
+             (/etc/modprobe.d/zfs.conf); timing.import_ms must be {}000 for this wait; failoverd changes none of it",
             longest.as_secs_f64(),
-            self.pool.name
+            self.pool.name,
+            import_s(longest)
         );
         Some((longest, text))
     }

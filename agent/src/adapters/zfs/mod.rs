@@ -34,6 +34,7 @@ use failover_core::adapters::{Change, Failure, Pools};
 use failover_core::ids::{DiskId, PoolId};
 use kernel::{Kernel, Seen};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A pool.
@@ -104,6 +105,9 @@ pub struct ZfsPools {
 struct Member {
     pool: ZfsPool,
     runner: Runner,
+    /// An import of it was begun by this process, or by an earlier one that owned in this boot, and none of its exports
+    /// ended since. What somebody else imported may show what the disks held long ago.
+    is_ours: AtomicBool,
 }
 
 impl ZfsPools {
@@ -112,6 +116,7 @@ impl ZfsPools {
         let member = |pool| Member {
             pool,
             runner: Runner::default(),
+            is_ours: AtomicBool::new(false),
         };
         ZfsPools {
             pools: pools.into_iter().map(member).collect(),
@@ -121,6 +126,15 @@ impl ZfsPools {
             places,
             limits,
         }
+    }
+
+    /// With `owned`, pools that are imported already count as its own: an earlier process owned in this boot.
+    #[must_use]
+    pub fn adopting(self, owned: bool) -> ZfsPools {
+        for one in &self.pools {
+            one.is_ours.store(owned, Ordering::Relaxed);
+        }
+        self
     }
 
     fn member(&self, id: PoolId) -> Result<&Member, Failure> {

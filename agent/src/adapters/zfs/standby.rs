@@ -1,7 +1,7 @@
 //! What a controller that hasn't imported a pool does for the day on which it must, and what `--check` tells.
 
 use super::devices::Depth;
-use super::import::one_line;
+use super::import::{assured, one_line};
 use super::kernel::Seen;
 use super::keys;
 use super::status;
@@ -55,7 +55,8 @@ impl ZfsPools {
     /// Reads partition tables and labels, so that a takeover finds them right; says what would stand against it.
     pub(super) fn look_ahead(&self, one: &Member) -> Result<(), Failure> {
         match self.find(one)? {
-            Seen::Here { .. } => return Ok(()),
+            // Said now: the next takeover refuses it.
+            Seen::Here { .. } => return one.is_imported_by_us(),
             Seen::Absent if !self.kernel.is_loaded() => return Err(one.no_module()),
             Seen::Absent => {}
         }
@@ -76,11 +77,14 @@ impl ZfsPools {
             return Err(one.say("no device of it is found on its disks"));
         };
         one.is_importable(&tree)?;
+        let unseen = tree.unseen();
         match tree.health() {
-            Health::Whole => Ok(()),
-            Health::Degraded(missing) | Health::Unusable(missing) => {
-                Err(one.say(&format!("devices are missing here: {}", names(&missing))))
-            }
+            Health::Whole if unseen.is_empty() => Ok(()),
+            Health::Whole => Err(one.say(unseen.trim_start_matches("; "))),
+            Health::Degraded(missing) | Health::Unusable(missing) => Err(one.say(&format!(
+                "devices are missing here: {}{unseen}",
+                names(&missing)
+            ))),
         }
     }
 
@@ -192,10 +196,11 @@ impl ZfsPools {
         }
         if let Some((longest, text)) = one.multihost(&tree) {
             let limit = self.limits.import;
-            match longest > limit {
+            // The same that an import has: what is accepted here must not be refused there.
+            match longest > assured(limit) {
                 true => add(
                     format!(
-                        "timing.import_ms ({}) is shorter than that wait: {text}",
+                        "timing.import_ms ({}) is too short for that wait: {text}",
                         limit.as_millis()
                     ),
                     true,

@@ -525,6 +525,100 @@ fn what_is_not_mounted_or_has_no_node_is_no_import() {
     assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::AlreadySo));
 }
 
+#[test]
+fn a_pool_that_somebody_else_imported_is_not_served_before_it_was_exported() {
+    let machine = Machine::new();
+    let by_hand = || {
+        fs::create_dir_all(machine.at("proc/spl/kstat/zfs/tank")).expect("made");
+        machine.write("proc/spl/kstat/zfs/tank/guid", &format!("{GUID}\n"));
+        machine.write("proc/spl/kstat/zfs/tank/state", "ONLINE\n");
+    };
+    by_hand();
+    let pools = machine.pools();
+    let why = refused(&machine, &pools, &[0, 1, 2]);
+    assert!(
+        why.contains("somebody else") && why.contains("`zpool export tank`"),
+        "{why}"
+    );
+    assert!(pools.look_ahead(&pools.pools[0]).is_err(), "said early");
+    assert_eq!(pools.export(POOL), Ok(Change::Made));
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::AlreadySo));
+    assert_eq!(pools.look_ahead(&pools.pools[0]), Ok(()));
+    // A daemon that starts again where an earlier one owned in this boot.
+    let adopted = machine.pools().adopting(true);
+    let again = adopted.import(POOL, &won(&[0, 1, 2]));
+    assert_eq!(again, Ok(Change::AlreadySo));
+    // What was imported by hand after an export of ours isn't ours.
+    assert_eq!(adopted.export(POOL), Ok(Change::Made));
+    by_hand();
+    assert!(adopted.import(POOL, &won(&[0, 1, 2])).is_err());
+}
+
+/// A late program may have imported it all the same: the next attempt goes on from there.
+#[test]
+fn what_an_import_that_failed_left_is_ours() {
+    let machine = Machine::new();
+    let pools = machine.pools();
+    machine.write(
+        "zpool-import.does",
+        &format!(
+            "mkdir -p proc/spl/kstat/zfs/tank; echo {GUID} >proc/spl/kstat/zfs/tank/guid; echo ONLINE \
+             >proc/spl/kstat/zfs/tank/state; exit 1"
+        ),
+    );
+    assert!(pools.import(POOL, &won(&[0, 1, 2])).is_err());
+    let again = pools.import(POOL, &won(&[0, 1, 2]));
+    assert!(again.is_ok(), "{again:?}");
+}
+
+#[test]
+fn a_disk_at_which_an_earlier_look_hangs_hides_no_other() {
+    let machine = Machine::new();
+    let pools = machine.pools_of(machine.pool(), Duration::from_secs(18));
+    let mut busy = pools.devices.busy.lock().expect("not poisoned");
+    busy.insert(Machine::identity(0));
+    drop(busy);
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+    let call = &machine.calls()[0];
+    assert!(
+        !call.contains("sdb1") && call.contains("sdc1") && call.contains("sdd1"),
+        "{call}"
+    );
+}
+
+/// A removed vdev stays in the number of top-level vdevs for ever, and no label tells of it.
+#[test]
+fn a_pool_with_a_removed_vdev_is_left_to_zpool_and_a_missing_one_named() {
+    let machine = Machine::new();
+    for number in 0..3 {
+        let mut label = machine.label(number, 0);
+        label.0.insert("vdev_children".to_owned(), Value::Number(2));
+        machine.disk(number, &label);
+    }
+    let pools = machine.pools();
+    machine.write(
+        "zpool-import.does",
+        "echo 'one or more devices is currently unavailable' >&2; exit 1",
+    );
+    let why = pools
+        .import(POOL, &won(&[0, 1, 2]))
+        .expect_err("all disks of the second are missing")
+        .0;
+    assert!(
+        why.contains("currently unavailable") && why.contains("1 of its 2 top-level vdevs"),
+        "{why}"
+    );
+    let told = pools.findings();
+    assert!(
+        told.iter()
+            .any(|finding| !finding.refused && finding.text.contains("1 of its 2 top-level")),
+        "{told:?}"
+    );
+    fs::remove_file(machine.at("zpool-import.does")).expect("removed");
+    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+}
+
 /// Interval 1 s, 10 failures: the defaults.
 const MULTIHOST: (u64, u64) = (1_000_000, 10 << 48 | 1000 << 8 | 7);
 
@@ -561,6 +655,33 @@ fn multihost_is_explained_and_an_import_that_is_too_short_for_it_refused() {
         "{told:?}"
     );
     assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
+}
+
+/// 95 % of an import's time may be used, and a sixth of it goes to a disk that hangs while labels are read.
+#[test]
+fn what_the_start_accepts_is_long_enough_for_the_import() {
+    let machine = Machine::new();
+    for number in 0..3 {
+        let label = encode(&machine.label(number, 0), 90, Some(MULTIHOST));
+        machine.disk_with(number, &label);
+    }
+    for (import_s, is_refused) in [(36, true), (44, true), (45, false)] {
+        let limit = Duration::from_secs(import_s);
+        let findings = machine.pools_of(machine.pool(), limit).refusals();
+        assert_eq!(
+            !findings.is_empty(),
+            is_refused,
+            "{import_s} s: {findings:?}"
+        );
+        for finding in findings {
+            let needed = "timing.import_ms must be 45000";
+            assert!(finding.text.contains(needed), "{finding:?}");
+        }
+    }
+    let short = machine.pools_of(machine.pool(), Duration::from_secs(36));
+    refused(&machine, &short, &[0, 1, 2]);
+    let enough = machine.pools_of(machine.pool(), Duration::from_secs(45));
+    assert_eq!(enough.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
 }
 
 #[test]

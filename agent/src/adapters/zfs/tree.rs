@@ -40,7 +40,7 @@ pub(crate) enum Health {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) guid: u64,
-    /// Where it was when the pool was last in use; of a whole vdev nothing may be known.
+    /// Where it was when the pool was last in use.
     pub(crate) path: Option<String>,
     /// `raidz2 vdev 0`.
     pub(crate) part_of: String,
@@ -99,6 +99,22 @@ pub(crate) fn assemble<'l>(guid: u64, labels: impl Iterator<Item = &'l Label>) -
 }
 
 impl Tree {
+    /// What a message adds about top-level vdevs of which no label tells; nothing where there are none. ZFS counts those
+    /// that were removed with the others for ever (`indirect`, `hole`), and only the pool itself tells them from missing
+    /// ones: `zpool import` decides.
+    pub(crate) fn unseen(&self) -> String {
+        let seen = self.tops.len() as u64;
+        match self.tops_expected.saturating_sub(seen) {
+            0 => String::new(),
+            unseen => format!(
+                "; no device was found of {unseen} of its {} top-level vdevs: they were removed from the pool (`zpool \
+                 remove`), or all of their disks are missing (does `disks` name every disk of the pool?)",
+                self.tops_expected
+            ),
+        }
+    }
+
+    /// Of the vdevs that labels tell of.
     pub(crate) fn health(&self) -> Health {
         let mut all = Vec::new();
         let mut needed = Vec::new();
@@ -110,14 +126,6 @@ impl Tree {
                 needed.extend(missing.clone());
             }
             all.extend(missing);
-        }
-        let seen = self.tops.len() as u64;
-        for _ in seen..self.tops_expected.min(seen + NAMED_MAX as u64) {
-            needed.push(Missing {
-                guid: 0,
-                path: None,
-                part_of: "a vdev of which no device was found".to_owned(),
-            });
         }
         match (needed.is_empty(), all.is_empty()) {
             (false, _) => Health::Unusable(needed),
@@ -240,11 +248,6 @@ mod tests {
         );
         let mirror = group("mirror", 60, 0, vec![leaf(5), leaf(6)]);
         assert!(matches!(health(1, &[(&mirror, &[6])]), Health::Degraded(_)));
-        let single = leaf(7);
-        assert!(
-            matches!(health(2, &[(&single, &[7])]), Health::Unusable(_)),
-            "the second vdev"
-        );
         let mut log = leaf(8);
         log.is_log = true;
         let both = [(&mirror, &[5, 6][..]), (&log, &[8][..])];
@@ -267,6 +270,19 @@ mod tests {
         let mut hole = leaf(0);
         hole.kind = "hole".to_owned();
         assert!(works(&hole, &BTreeSet::new()));
+    }
+
+    #[test]
+    fn a_top_level_vdev_of_which_no_label_tells_is_left_to_zfs() {
+        let single = leaf(7);
+        let labels = [label(7, 9, 3, &single)];
+        let tree = assemble(1, labels.iter()).expect("labels");
+        assert_eq!(tree.health(), Health::Whole);
+        let told = tree.unseen();
+        assert!(told.contains("2 of its 3 top-level vdevs"), "{told}");
+        let labels = [label(7, 9, 1, &single)];
+        let tree = assemble(1, labels.iter()).expect("labels");
+        assert_eq!(tree.unseen(), "");
     }
 
     #[test]
