@@ -32,8 +32,8 @@ Signals:
            services, pools and addresses as they are.
   SIGHUP   reads the configuration again and applies what may change at run time; all or nothing.
 
-Exit codes: 0 done, or ended in order; 1 refused or failed, the reason is on standard error; 2 wrong usage; 3 a checked disk
-doesn't pass.";
+Exit codes: 0 done, or ended in order; 1 refused, failed, or halted without a reset, the reason is on standard error; 2 wrong
+usage; 3 a checked disk doesn't pass.";
 
 /// High availability for a pair of storage controllers.
 #[derive(Parser)]
@@ -246,6 +246,14 @@ fn run(file: &Path) -> Result<(), Box<dyn Error>> {
         Exit::Stopped => watchdog.disarm(),
         // The successor takes it over, armed.
         Exit::Restart => {}
+        // Armed still: what is imported here ends with the machine.
+        Exit::Halted => {
+            return Err(
+                "this controller halted and its reset did not come; the watchdog stays armed, where there is one; \
+                 reset the machine, or power it off"
+                    .into(),
+            );
+        }
     }
     Ok(())
 }
