@@ -48,6 +48,12 @@ impl WatchdogEnd {
     }
 }
 
+impl From<DeviceWatchdog> for WatchdogEnd {
+    fn from(watchdog: DeviceWatchdog) -> WatchdogEnd {
+        WatchdogEnd(Arc::new(Mutex::new(Some(watchdog))))
+    }
+}
+
 impl Watchdog for WatchdogEnd {
     fn pet(&mut self) {
         if let Some(watchdog) = locked(&self.0).as_mut() {
@@ -214,6 +220,25 @@ pub fn refuse_hands_on(config: &Config, found: &[Finding]) -> Result<(), Failure
     }
     let lines: Vec<String> = found.iter().map(Finding::to_string).collect();
     Err(Failure(lines.join("\n")))
+}
+
+/// After a start that failed before the control thread ran, when nobody will pet the watchdog: disarms it, the kept one
+/// or the one opened anew, where nothing was owned in this boot. Such a machine has nothing to be reset for, and would be
+/// reset again at each boot, out of sight of the count of self-resets. Otherwise pools may be imported: it stays armed.
+pub fn give_up(runtime_dir: &Path, kept: &mut Kept, watchdog: &WatchdogEnd) {
+    match owned_in_this_boot(runtime_dir) {
+        Ok(false) => {
+            if let Some(kept) = kept.remove(watchdog::KEPT_AS) {
+                watchdog::let_go(&kept.into());
+            }
+            watchdog.disarm();
+        }
+        Ok(true) => tracing::warn!(
+            "an earlier run owned in this boot: a watchdog that it armed stays so, and resets this machine unless \
+             failoverd starts"
+        ),
+        Err(failure) => tracing::warn!("{failure}; a watchdog that is armed stays so"),
+    }
 }
 
 fn look_at_network(config: &Config) -> Vec<String> {
@@ -415,7 +440,6 @@ fn hook_of(hook: &HookConfig) -> Result<ExecServices, Failure> {
 }
 
 fn watchdog(config: &Config, kept: &mut Kept) -> Result<WatchdogEnd, Failure> {
-    let end = WatchdogEnd::default();
     let kept = kept.remove(watchdog::KEPT_AS);
     if let Some(watchdog) = &config.watchdog {
         let timeout = Duration::from_secs(u64::from(watchdog.timeout_s));
@@ -431,11 +455,12 @@ fn watchdog(config: &Config, kept: &mut Kept) -> Result<WatchdogEnd, Failure> {
                 device.identity()
             );
         }
-        *locked(&end.0) = Some(device);
-    } else if let Some(kept) = kept {
+        return Ok(device.into());
+    }
+    if let Some(kept) = kept {
         watchdog::let_go(&kept.into());
     }
-    Ok(end)
+    Ok(WatchdogEnd::default())
 }
 
 fn reset(config: &Config) -> Arc<dyn Fn(&HaltReason) + Send + Sync> {

@@ -3,9 +3,9 @@
 use clap::{Args, Parser, Subcommand};
 use failoverd::adapters::disk_paths::Roots;
 use failoverd::adapters::fence::DeviceNodes;
-use failoverd::assemble;
-use failoverd::config::{Config, default_text, explain};
-use failoverd::daemon::{self, Exit};
+use failoverd::assemble::{self, Kept, WatchdogEnd};
+use failoverd::config::{Config, Paths, default_text, explain};
+use failoverd::daemon::{self, Exit, RunError};
 use failoverd::disks::SharedDisks;
 use failoverd::fence_commands::{self, CheckOrder, ClearOrder, Ground};
 use failoverd::pair_key::PairKey;
@@ -234,16 +234,22 @@ fn check(file: &Path) -> Result<(), Box<dyn Error>> {
 fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     log_to_the_right_place();
     // SAFETY: the first thing that this process does with descriptors, and nothing else takes over any.
-    let mut kept = unsafe { supervisor::take_kept() };
-    let config = Config::load(file)?;
-    let disks = SharedDisks::open(&config)?;
-    let (shared, roots) = (disks.fence.shared(), Roots::default());
-    let hands_on = assemble::hands_on(&config, &shared, &roots, Path::new("/"));
-    assemble::refuse_hands_on(&config, &hands_on)?;
-    assemble::refuse_pools(&config)?;
-    let (adapters, watchdog) = assemble::real(&config, disks.fence.clone(), &mut kept)?;
-    match daemon::run(config, adapters)? {
-        Exit::Stopped => watchdog.disarm(),
+    let kept = unsafe { supervisor::take_kept() };
+    let mut attempt = Attempt {
+        kept,
+        watchdog: WatchdogEnd::default(),
+        runtime_dir: Paths::default().runtime_dir,
+    };
+    let ended = attempt.run(file);
+    if let Err(error) = &ended {
+        // A control thread that ran petted it, and may have left anything here.
+        let ran = matches!(error.downcast_ref(), Some(RunError::Died));
+        if !ran {
+            assemble::give_up(&attempt.runtime_dir, &mut attempt.kept, &attempt.watchdog);
+        }
+    }
+    match ended? {
+        Exit::Stopped => attempt.watchdog.disarm(),
         // The successor takes it over, armed.
         Exit::Restart => {}
         // Armed still: what is imported here ends with the machine.
@@ -256,6 +262,29 @@ fn run(file: &Path) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// What a start that fails leaves to be dealt with.
+struct Attempt {
+    kept: Kept,
+    watchdog: WatchdogEnd,
+    /// The default one until the configuration is read.
+    runtime_dir: PathBuf,
+}
+
+impl Attempt {
+    fn run(&mut self, file: &Path) -> Result<Exit, Box<dyn Error>> {
+        let config = Config::load(file)?;
+        self.runtime_dir.clone_from(&config.paths.runtime_dir);
+        let disks = SharedDisks::open(&config)?;
+        let (shared, roots) = (disks.fence.shared(), Roots::default());
+        let hands_on = assemble::hands_on(&config, &shared, &roots, Path::new("/"));
+        assemble::refuse_hands_on(&config, &hands_on)?;
+        assemble::refuse_pools(&config)?;
+        let (adapters, watchdog) = assemble::real(&config, disks.fence.clone(), &mut self.kept)?;
+        self.watchdog = watchdog;
+        Ok(daemon::run(config, adapters)?)
+    }
 }
 
 /// The journal where the service manager connected us to it, else standard error.
