@@ -1,6 +1,6 @@
 //! The real adapters that a configuration asks for.
 
-use crate::adapters::assembly::Ground;
+use crate::adapters::assembly::{Assembly, Ground};
 use crate::adapters::clock::BootClock;
 use crate::adapters::disk_paths::{Roots, SharedDisk};
 use crate::adapters::fence::RealFence;
@@ -176,10 +176,43 @@ pub fn look_at_machine(
         let described = watchdog::describe(&roots.sys, &dog.device, dog.timeout_s);
         found.push(described.unwrap_or_else(|failure| failure.0));
     }
+    found.extend(look_at_unit(config, files));
     if config.reset.command.is_none() && !config.disks.is_empty() {
         found.extend(KernelReset::default().hindrance());
     }
     Ok((found, hands_on))
+}
+
+/// What the shipped unit doesn't permit, and a configured pool needs: mdadm makes device nodes of its own.
+fn look_at_unit(config: &Config, files: &Path) -> Option<String> {
+    let is_md = |pool: &&PoolSettings| {
+        matches!(
+            &pool.kind,
+            PoolKind::Mount(MountSettings {
+                assembly: Some(Assembly::MdRaid(_)),
+                ..
+            })
+        )
+    };
+    let pool = config.pools.iter().find(is_md)?;
+    let folders = ["etc", "run", "usr/lib"].map(|place| {
+        std::fs::read_dir(files.join(place).join("systemd/system/failoverd.service.d"))
+    });
+    let drop_ins = folders.into_iter().flatten().flatten().flatten();
+    let permits = |entry: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let caps =
+            |line: &str| line.starts_with("CapabilityBoundingSet=") && line.contains("CAP_MKNOD");
+        entry.path().extension().is_some_and(|end| end == "conf") && text.lines().any(caps)
+    };
+    let permitted = drop_ins.map(permits).any(|permits| permits);
+    (!permitted).then(|| {
+        format!(
+            "pool {}: mdadm makes device nodes, which the shipped unit doesn't permit; install \
+             /usr/share/failoverd/mdraid.conf as a drop-in of the unit",
+            pool.name
+        )
+    })
 }
 
 /// What of the operating system below `files` (`/`) would use the shared disks by itself.
@@ -561,5 +594,30 @@ mod tests {
         let needed = mount_pool(&config, pool, settings).disks;
         let all: Vec<DiskId> = config.disks.iter().map(|name| DiskId::of(name)).collect();
         assert_eq!((needed.len(), needed), (2, all));
+    }
+
+    #[test]
+    fn an_array_needs_a_drop_in_of_the_unit() {
+        let text = |assemble: &str| {
+            format!(
+                "node = \"A\"\n[[pools]]\nname = \"tank\"\ndevice = \"/dev/x\"\nmountpoint = \"/srv\"\n\
+                 fstype = \"ext4\"\n{assemble}"
+            )
+        };
+        let config = |assemble| Config::parse(&text(assemble), Path::new("f.toml")).expect("good");
+        let array =
+            config("assemble = \"mdraid\"\nvolume = \"a1b2c3d4:e5f60718:293a4b5c:6d7e8f90\"\n");
+        let files = tempfile::tempdir().expect("a folder");
+        assert_eq!(look_at_unit(&config(""), files.path()), None);
+        let said = look_at_unit(&array, files.path()).expect("needed");
+        assert!(said.contains("share/failoverd/mdraid.conf"), "{said}");
+        let folder = files.path().join("etc/systemd/system/failoverd.service.d");
+        std::fs::create_dir_all(&folder).expect("made");
+        std::fs::write(
+            folder.join("mdraid.conf"),
+            include_str!("../../systemd/mdraid.conf"),
+        )
+        .expect("written");
+        assert_eq!(look_at_unit(&array, files.path()), None);
     }
 }
