@@ -169,6 +169,8 @@ pub fn look_at_machine(
     let (choice, inventory) = disks::find(config, roots)?;
     disks::checks_allow(config, &inventory)?;
     let hands_on = hands_on(config, &choice.disks, roots, files);
+    let (doubtful, hands_on): (Vec<Finding>, _) =
+        hands_on.into_iter().partition(|one| one.doubtful);
     let mut found = disks::describe(&choice, &inventory);
     found.extend(look_at_pools(config)?);
     found.extend(look_at_network(config));
@@ -177,6 +179,7 @@ pub fn look_at_machine(
         found.push(described.unwrap_or_else(|failure| failure.0));
     }
     found.extend(look_at_unit(config, files));
+    found.extend(doubtful.iter().map(Finding::to_string));
     if config.reset.command.is_none() && !config.disks.is_empty() {
         found.extend(KernelReset::default().hindrance());
     }
@@ -241,6 +244,7 @@ pub fn hands_on(
 /// # Errors
 /// Everything that was found, a line each.
 pub fn refuse_hands_on(config: &Config, found: &[Finding]) -> Result<(), Failure> {
+    let found: Vec<&Finding> = found.iter().filter(|one| !one.doubtful).collect();
     if found.is_empty() {
         return Ok(());
     }
@@ -251,7 +255,7 @@ pub fn refuse_hands_on(config: &Config, found: &[Finding]) -> Result<(), Failure
         }
         return Ok(());
     }
-    let lines: Vec<String> = found.iter().map(Finding::to_string).collect();
+    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
     Err(Failure(lines.join("\n")))
 }
 
