@@ -201,14 +201,14 @@ fn look_at_unit(config: &Config, files: &Path) -> Option<String> {
     let folders = ["etc", "run", "usr/lib"].map(|place| {
         std::fs::read_dir(files.join(place).join("systemd/system/failoverd.service.d"))
     });
-    let drop_ins = folders.into_iter().flatten().flatten().flatten();
+    let mut drop_ins = folders.into_iter().flatten().flatten().flatten();
     let permits = |entry: std::fs::DirEntry| {
         let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
         let caps =
             |line: &str| line.starts_with("CapabilityBoundingSet=") && line.contains("CAP_MKNOD");
         entry.path().extension().is_some_and(|end| end == "conf") && text.lines().any(caps)
     };
-    let permitted = drop_ins.map(permits).any(|permits| permits);
+    let permitted = drop_ins.any(permits);
     (!permitted).then(|| {
         format!(
             "pool {}: mdadm makes device nodes, which the shipped unit doesn't permit; install \
