@@ -259,6 +259,10 @@ impl Controller {
         self.last_stall = Some((now, gap));
         self.peer.stalled(now, gap);
         self.disks.stalled(now, gap);
+        // Answers that came meanwhile wait to be read: they are not late.
+        for pending in self.ops.values_mut().filter(|pending| !pending.overdue) {
+            pending.deadline = pending.deadline + gap;
+        }
         self.not_serving_since = None;
         self.dead_since = None;
     }

@@ -40,6 +40,8 @@ pub struct Disk {
     pub rolled_at: Option<Instant>,
     /// A key of ours that must be taken off as soon as the disk is free.
     pub owed: Option<Key>,
+    /// Not tried again before.
+    pub owed_again: Instant,
     /// When the next look is due.
     pub look_at: Instant,
     /// A roll was due while other work was in flight: it comes as soon as the disk is free.
@@ -100,6 +102,7 @@ impl Disks {
             ok_at: None,
             rolled_at: None,
             owed: None,
+            owed_again: now,
             look_at: now,
             roll_waits: false,
             stranger: false,

@@ -251,6 +251,7 @@ impl Controller {
     pub(crate) fn owe(&mut self, id: DiskId, key: Key) {
         if let Some(disk) = self.disks.all.get_mut(&id) {
             disk.owed = Some(key);
+            disk.owed_again = Instant::default();
             disk.ours = None;
         }
     }
@@ -258,11 +259,15 @@ impl Controller {
     /// Takes keys off that are owed, as soon as their disks are free.
     pub(crate) fn poll_owed(&mut self, now: Instant) {
         let free = self.disks.all.values().filter(|disk| disk.busy.is_none());
-        let owed: Vec<(DiskId, Key)> = free
-            .filter_map(|disk| Some((disk.id, disk.owed?)))
+        let owed: Vec<(DiskId, Key, Instant)> = free
+            .filter_map(|disk| Some((disk.id, disk.owed?, disk.owed_again)))
             .collect();
-        for (id, holder) in owed {
-            self.run_disk(now, Job::Leave(id), DiskWork::Leave { holder });
+        for (id, holder, again) in owed {
+            if now < again {
+                self.wake_at(again, "give back a disk");
+            } else {
+                self.run_disk(now, Job::Leave(id), DiskWork::Leave { holder });
+            }
         }
     }
 
@@ -319,7 +324,14 @@ impl Controller {
                     disk.owed = None;
                 }
             }
-            (Job::Leave(_) | Job::Expel(_) | Job::Answer(..) | Job::Roll(..), _) => {}
+            // A disk that is gone says so at once: it must not be asked in every turn.
+            (Job::Leave(id), _) => {
+                let again = now + ms(self.config.timing.disk_beat_ms);
+                if let Some(disk) = self.disks.all.get_mut(&id) {
+                    disk.owed_again = again;
+                }
+            }
+            (Job::Expel(_) | Job::Answer(..) | Job::Roll(..), _) => {}
             (Job::RecordIncarnation, Outcome::Ok) => self.start.incarnation_durable = true,
             (Job::RecordEpoch(epoch), Outcome::Ok) => self.reserved = self.reserved.max(epoch),
             (Job::RecordSettings(request), outcome) => self.settings_recorded(request, outcome),

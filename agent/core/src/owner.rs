@@ -204,7 +204,7 @@ impl Controller {
     fn most_verified_until(&self) -> Instant {
         let since = match self.state == State::FencingRest {
             true => self.last_run,
-            false => self.owner.since,
+            false => self.owner.since.max(self.owner.steady.verified_from()),
         };
         let seen = self.disks.half_time(|disk| disk.ok_at);
         seen.unwrap_or(since).max(since) + self.verified_within()

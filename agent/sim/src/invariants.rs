@@ -55,6 +55,8 @@ pub struct Ledger {
     epochs: [u32; 2],
     /// Disks reported as taken in the running takeover, a bit each.
     taken: [u8; 2],
+    /// Disks whose last work was a take, a bit each.
+    taking: [u8; 2],
     surveys: [Vec<VecDeque<Vec<u64>>>; 2],
     sent: [VecDeque<(u64, u64)>; 2],
     sessions: [u64; 2],
@@ -103,6 +105,7 @@ impl Ledger {
             import_epochs: [0; 2],
             epochs: [0; 2],
             taken: [0; 2],
+            taking: [0; 2],
             surveys: [vec![VecDeque::new(); disks], vec![VecDeque::new(); disks]],
             sent: [VecDeque::new(), VecDeque::new()],
             sessions: [0; 2],

@@ -4,6 +4,7 @@ use crate::machine::{Fate, LANE_JOURNAL, LaneWork, Machine, carry_out, disk_bits
 use crate::queue::Happening;
 use crate::world::World;
 use failover_core::action::{Outcome, Work};
+use failover_core::disk_work::DiskOutcome;
 use failover_core::event::Event;
 use failover_core::ids::{Node, OpId};
 
@@ -215,8 +216,18 @@ impl World {
         if !self.lives_on(node, life) {
             return;
         }
-        self.answer_delivered(node, op);
+        let end = match &outcome {
+            Outcome::Disk(end @ (DiskOutcome::Taken | DiskOutcome::Unreachable(_))) => {
+                Some(end.clone())
+            }
+            _ => None,
+        };
+        let disk = self.answer_delivered(node, op);
+        let must = end.is_some_and(|end| self.must_undo(node, &end));
         self.feed(node, Event::Done { op, outcome });
+        if let Some(disk) = disk.filter(|_| must) {
+            self.take_undone(node, life, disk);
+        }
         self.replay_answer(node, life, op);
     }
 

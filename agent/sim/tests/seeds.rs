@@ -12,6 +12,14 @@ const SEEDS: &[(u64, &str)] = &[
         3_727,
         "a held peer's key of an earlier incarnation was never taken back",
     ),
+    (
+        9_507,
+        "an import with what was left of the won disks, fewer than half",
+    ),
+    (
+        14_038,
+        "a repair that ended after the handover was kept by the standby",
+    ),
     (18_057, "the same, on the other controller"),
     (
         18_156,

@@ -23,8 +23,9 @@ pub(super) struct Turn {
     disk: DiskId,
     class: Class,
     deadline: Duration,
-    /// Not begun after this, it isn't begun at all.
-    begin_by: Instant,
+    /// After this nothing of it is sent any more: whoever asked has given it up, and in a process that stood still
+    /// another controller may own the disk by now.
+    send_by: Instant,
     piece: Box<dyn Piece>,
     /// Its next command; `None` before the first.
     next: Option<(PathId, PrCommand)>,
@@ -41,7 +42,7 @@ impl Turn {
             disk,
             class,
             deadline,
-            begin_by: Instant::now() + deadline,
+            send_by: Instant::now() + deadline,
             piece,
             next: None,
         }
@@ -269,7 +270,7 @@ impl Shared {
         let (disk, class) = (turn.disk, turn.class);
         let mut step = match turn.next.take() {
             Some(next) => Some(next),
-            None if Instant::now() > turn.begin_by => {
+            None if Instant::now() > turn.send_by => {
                 let waited = turn.deadline.as_millis();
                 let why = format!("no turn within {waited} ms; nothing was sent");
                 turn.piece.not_begun(why);
@@ -325,6 +326,12 @@ impl Shared {
     /// Notes that a command is on its way; not where its path is stuck with an earlier one, which nothing overtakes.
     fn send_off(&self, turn: Turn, path: PathId) -> Result<(u64, Duration), (Turn, String)> {
         let now = Instant::now();
+        if now > turn.send_by {
+            let age = turn.deadline.as_millis();
+            let name = self.fence.name(turn.disk, path);
+            let why = format!("{name}: not done within {age} ms; the rest of it was not sent");
+            return Err((turn, why));
+        }
         let mut state = self.lock();
         if let Some(since) = state.stuck_since(turn.disk, path) {
             let age = now.saturating_duration_since(since).as_millis();

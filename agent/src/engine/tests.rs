@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 const PATIENT: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Seen {
@@ -274,6 +275,49 @@ fn what_got_no_turn_in_time_is_not_sent() {
     assert!(
         matches!(&outcome, DiskOutcome::Unreachable(why) if why.contains("nothing was sent")),
         "{outcome:?}"
+    );
+    assert_eq!(disks.0.lock().expect("no panic").order, [1]);
+}
+
+/// Two commands, with a long pause of the process between them.
+struct Frozen {
+    told: Sender<PrAnswer>,
+    sent: usize,
+}
+
+impl Piece for Frozen {
+    fn next(&mut self, answer: Option<PrAnswer>) -> Option<(PathId, PrCommand)> {
+        match (self.sent, answer) {
+            (2, Some(answer)) => {
+                let _ = self.told.send(answer);
+                return None;
+            }
+            (1, Some(_)) => std::thread::sleep(2 * SHORT),
+            _ => {}
+        }
+        self.sent += 1;
+        Some((PathId(0), PrCommand::ReadKeys))
+    }
+
+    fn not_begun(&mut self, why: String) {
+        let _ = self.told.send(Err(PrError::Transport(why)));
+    }
+}
+
+/// What a frozen taker had begun must not go on when it wakes: the disk may be another's by then.
+#[test]
+fn nothing_more_is_sent_of_work_whose_time_is_over() {
+    let disks = Arc::new(Disks::default());
+    let engine = engine(&disks);
+    let (told, tells) = channel();
+    let piece = Frozen { told, sent: 0 };
+    engine
+        .start(DiskId(1), Class::Take, SHORT, Box::new(piece))
+        .expect("room");
+    let answer = tells.recv_timeout(PATIENT).expect("an end");
+    assert!(
+        matches!(&answer, Err(PrError::Transport(why)) if why.contains("not sent")),
+        "{answer:?}"
     );
     assert_eq!(disks.0.lock().expect("no panic").order, [1]);
 }

@@ -32,9 +32,20 @@ pub(crate) struct Steady {
     told: BTreeSet<DiskId>,
     /// Since when none is lost.
     well_since: Option<Instant>,
+    /// Since when the disks are verified: while they are being taken nothing looks at them.
+    verified_from: Instant,
 }
 
 impl Steady {
+    /// Every disk was taken or given up: verifying begins.
+    pub(crate) fn verify_from(&mut self, now: Instant) {
+        self.verified_from = now;
+    }
+
+    pub(crate) fn verified_from(&self) -> Instant {
+        self.verified_from
+    }
+
     /// A takeover could not win these, and said so.
     pub(crate) fn told_of(&mut self, disks: impl Iterator<Item = DiskId>) {
         self.told.extend(disks);
@@ -76,11 +87,13 @@ impl Controller {
             }
             if disk.look_at <= now {
                 disk.look_at = now + pace;
-                due.push(disk.id);
+                due.push((disk.ok_at, disk.id));
             }
             next = Some(next.map_or(disk.look_at, |next| next.min(disk.look_at)));
         }
-        for id in due {
+        // Where a slow shelf can't answer all of them in time, it must not be the same ones that go without each round.
+        due.sort_by_key(|(ok_at, _)| *ok_at);
+        for (_, id) in due {
             self.run_disk(now, Job::Look(id), DiskWork::Survey);
         }
         if let Some(at) = next {

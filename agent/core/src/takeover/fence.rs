@@ -268,10 +268,13 @@ impl Controller {
             disk.rolled_at = Some(asked);
         }
         if self.owner.repairing(key) {
-            if !taken {
-                self.owner.repair_failed(now);
-            } else {
+            if !self.state.owns() {
+                // Given away meanwhile: what came late goes back.
+                self.owe(id, key);
+            } else if taken {
                 self.takeover.won.insert(id);
+            } else {
+                self.owner.repair_failed(now);
             }
             return;
         }
@@ -441,6 +444,7 @@ impl Controller {
         }
         let missed = ids.iter().copied().filter(|id| !won.contains(id));
         self.owner.steady.told_of(missed);
+        self.owner.steady.verify_from(now);
         self.takeover.won = won;
         self.takeover.marks.push(("import", now));
         self.go(now, states::REST_FENCED);

@@ -16,7 +16,12 @@ const IMPORT_FAILED_MS: u64 = 60_000;
 impl Controller {
     pub(crate) fn poll_importing(&mut self, now: Instant) {
         if !self.takeover.imports_asked {
-            if !self.disks_proved(now) {
+            // What was lost since it was won is not given to an import (protocol.md section 2).
+            let disks = &self.disks.all;
+            let lost = |id: &DiskId| disks.get(id).is_none_or(|disk| disk.lost);
+            self.takeover.won.retain(|id| !lost(id));
+            let most = disks.is_empty() || 2 * self.takeover.won.len() > disks.len();
+            if !most || !self.disks_proved(now) {
                 self.wait_for_proof(now);
                 return;
             }

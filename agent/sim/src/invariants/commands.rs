@@ -6,6 +6,7 @@ use crate::world::World;
 use failover_core::disk_work::{DiskOutcome, DiskWork};
 use failover_core::ids::{Node, OpId};
 use failover_core::pr::PrCommand;
+use failover_core::states::State;
 
 /// Surveys of one disk that are remembered.
 const SURVEYS_MAX: usize = 24;
@@ -17,6 +18,8 @@ impl World {
     pub(crate) fn disk_work_asked(&mut self, node: Node, op: OpId, disk: usize, work: &DiskWork) {
         self.one_at_a_time(node, op, disk);
         let at = node as usize;
+        self.ledger.taking[at] &= !(1 << disk);
+        self.ledger.taking[at] |= u8::from(matches!(work, DiskWork::Take { .. })) << disk;
         match work {
             DiskWork::Take { key, surveyed } => {
                 self.record_before_act(node, u64::from(key.epoch.0), "a key");
@@ -168,12 +171,38 @@ impl World {
         }
     }
 
-    /// Notes that work was answered.
-    pub(crate) fn answer_delivered(&mut self, node: Node, op: OpId) {
-        for busy in &mut self.ledger.busy[node as usize] {
-            if busy.is_some_and(|(_, of)| of == op) {
-                *busy = None;
-            }
+    /// Notes that work was answered; the disk that it was on, if it was a take.
+    pub(crate) fn answer_delivered(&mut self, node: Node, op: OpId) -> Option<usize> {
+        let busy = &mut self.ledger.busy[node as usize];
+        let disk = busy
+            .iter()
+            .position(|busy| busy.is_some_and(|(_, of)| of == op))?;
+        busy[disk] = None;
+        Some(disk).filter(|disk| self.ledger.taking[node as usize] & 1 << disk != 0)
+    }
+
+    /// Whether a take that ends so now must be undone.
+    pub(crate) fn must_undo(&self, node: Node, end: &DiskOutcome) -> bool {
+        match self.state(node) {
+            Some(State::Standby | State::Electing | State::Yielding) => true,
+            Some(State::FencingArbiters | State::FencingRest) => *end != DiskOutcome::Taken,
+            _ => false,
+        }
+    }
+
+    /// take-undone: what a taker wins after it has yielded it gives back at once, and so it does with a disk on which
+    /// its take failed in the middle (protocol.md section 2).
+    pub(crate) fn take_undone(&mut self, node: Node, life: u32, disk: usize) {
+        let lives = self.state(node).is_some_and(|state| state != State::Halted);
+        let leaving = |task: &TaskRun| {
+            matches!(task.kind, TaskKind::Leave)
+                && (task.node, task.life, task.disk) == (node, life, disk)
+        };
+        if lives && !self.tasks.iter().flatten().any(|task| leaving(task)) {
+            self.violate(
+                "take-undone",
+                format!("{node}'s take of d{disk} came too late or failed, and is left there"),
+            );
         }
     }
 
