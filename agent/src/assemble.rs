@@ -1,6 +1,6 @@
 //! The real adapters that a configuration asks for.
 
-use crate::adapters::assembly::Ground;
+use crate::adapters::assembly::{Assembly, Ground};
 use crate::adapters::clock::BootClock;
 use crate::adapters::disk_paths::{Roots, SharedDisk};
 use crate::adapters::fence::RealFence;
@@ -45,6 +45,12 @@ impl WatchdogEnd {
         if let Some(watchdog) = locked(&self.0).take() {
             watchdog.disarm();
         }
+    }
+}
+
+impl From<DeviceWatchdog> for WatchdogEnd {
+    fn from(watchdog: DeviceWatchdog) -> WatchdogEnd {
+        WatchdogEnd(Arc::new(Mutex::new(Some(watchdog))))
     }
 }
 
@@ -163,6 +169,8 @@ pub fn look_at_machine(
     let (choice, inventory) = disks::find(config, roots)?;
     disks::checks_allow(config, &inventory)?;
     let hands_on = hands_on(config, &choice.disks, roots, files);
+    let (doubtful, hands_on): (Vec<Finding>, _) =
+        hands_on.into_iter().partition(|one| one.doubtful);
     let mut found = disks::describe(&choice, &inventory);
     found.extend(look_at_pools(config)?);
     found.extend(look_at_network(config));
@@ -170,10 +178,44 @@ pub fn look_at_machine(
         let described = watchdog::describe(&roots.sys, &dog.device, dog.timeout_s);
         found.push(described.unwrap_or_else(|failure| failure.0));
     }
+    found.extend(look_at_unit(config, files));
+    found.extend(doubtful.iter().map(Finding::to_string));
     if config.reset.command.is_none() && !config.disks.is_empty() {
         found.extend(KernelReset::default().hindrance());
     }
     Ok((found, hands_on))
+}
+
+/// What the shipped unit doesn't permit, and a configured pool needs: mdadm makes device nodes of its own.
+fn look_at_unit(config: &Config, files: &Path) -> Option<String> {
+    let is_md = |pool: &&PoolSettings| {
+        matches!(
+            &pool.kind,
+            PoolKind::Mount(MountSettings {
+                assembly: Some(Assembly::MdRaid(_)),
+                ..
+            })
+        )
+    };
+    let pool = config.pools.iter().find(is_md)?;
+    let folders = ["etc", "run", "usr/lib"].map(|place| {
+        std::fs::read_dir(files.join(place).join("systemd/system/failoverd.service.d"))
+    });
+    let mut drop_ins = folders.into_iter().flatten().flatten().flatten();
+    let permits = |entry: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let caps =
+            |line: &str| line.starts_with("CapabilityBoundingSet=") && line.contains("CAP_MKNOD");
+        entry.path().extension().is_some_and(|end| end == "conf") && text.lines().any(caps)
+    };
+    let permitted = drop_ins.any(permits);
+    (!permitted).then(|| {
+        format!(
+            "pool {}: mdadm makes device nodes, which the shipped unit doesn't permit; install \
+             /usr/share/failoverd/mdraid.conf as a drop-in of the unit",
+            pool.name
+        )
+    })
 }
 
 /// What of the operating system below `files` (`/`) would use the shared disks by itself.
@@ -202,6 +244,7 @@ pub fn hands_on(
 /// # Errors
 /// Everything that was found, a line each.
 pub fn refuse_hands_on(config: &Config, found: &[Finding]) -> Result<(), Failure> {
+    let found: Vec<&Finding> = found.iter().filter(|one| !one.doubtful).collect();
     if found.is_empty() {
         return Ok(());
     }
@@ -212,8 +255,27 @@ pub fn refuse_hands_on(config: &Config, found: &[Finding]) -> Result<(), Failure
         }
         return Ok(());
     }
-    let lines: Vec<String> = found.iter().map(Finding::to_string).collect();
+    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
     Err(Failure(lines.join("\n")))
+}
+
+/// After a start that failed before the control thread ran, when nobody will pet the watchdog: disarms it, the kept one
+/// or the one opened anew, where nothing was owned in this boot. Such a machine has nothing to be reset for, and would be
+/// reset again at each boot, out of sight of the count of self-resets. Otherwise pools may be imported: it stays armed.
+pub fn give_up(runtime_dir: &Path, kept: &mut Kept, watchdog: &WatchdogEnd) {
+    match owned_in_this_boot(runtime_dir) {
+        Ok(false) => {
+            if let Some(kept) = kept.remove(watchdog::KEPT_AS) {
+                watchdog::let_go(&kept.into());
+            }
+            watchdog.disarm();
+        }
+        Ok(true) => tracing::warn!(
+            "an earlier run owned in this boot: a watchdog that it armed stays so, and resets this machine unless \
+             failoverd starts"
+        ),
+        Err(failure) => tracing::warn!("{failure}; a watchdog that is armed stays so"),
+    }
 }
 
 fn look_at_network(config: &Config) -> Vec<String> {
@@ -413,7 +475,6 @@ fn hook_of(hook: &HookConfig) -> Result<ExecServices, Failure> {
 }
 
 fn watchdog(config: &Config, kept: &mut Kept) -> Result<WatchdogEnd, Failure> {
-    let end = WatchdogEnd::default();
     let kept = kept.remove(watchdog::KEPT_AS);
     if let Some(watchdog) = &config.watchdog {
         let timeout = Duration::from_secs(u64::from(watchdog.timeout_s));
@@ -429,11 +490,12 @@ fn watchdog(config: &Config, kept: &mut Kept) -> Result<WatchdogEnd, Failure> {
                 device.identity()
             );
         }
-        *locked(&end.0) = Some(device);
-    } else if let Some(kept) = kept {
+        return Ok(device.into());
+    }
+    if let Some(kept) = kept {
         watchdog::let_go(&kept.into());
     }
-    Ok(end)
+    Ok(WatchdogEnd::default())
 }
 
 fn reset(config: &Config) -> Arc<dyn Fn(&HaltReason) + Send + Sync> {
@@ -534,5 +596,30 @@ mod tests {
         let needed = mount_pool(&config, pool, settings).disks;
         let all: Vec<DiskId> = config.disks.iter().map(|name| DiskId::of(name)).collect();
         assert_eq!((needed.len(), needed), (2, all));
+    }
+
+    #[test]
+    fn an_array_needs_a_drop_in_of_the_unit() {
+        let text = |assemble: &str| {
+            format!(
+                "node = \"A\"\n[[pools]]\nname = \"tank\"\ndevice = \"/dev/x\"\nmountpoint = \"/srv\"\n\
+                 fstype = \"ext4\"\n{assemble}"
+            )
+        };
+        let config = |assemble| Config::parse(&text(assemble), Path::new("f.toml")).expect("good");
+        let array =
+            config("assemble = \"mdraid\"\nvolume = \"a1b2c3d4:e5f60718:293a4b5c:6d7e8f90\"\n");
+        let files = tempfile::tempdir().expect("a folder");
+        assert_eq!(look_at_unit(&config(""), files.path()), None);
+        let said = look_at_unit(&array, files.path()).expect("needed");
+        assert!(said.contains("share/failoverd/mdraid.conf"), "{said}");
+        let folder = files.path().join("etc/systemd/system/failoverd.service.d");
+        std::fs::create_dir_all(&folder).expect("made");
+        std::fs::write(
+            folder.join("mdraid.conf"),
+            include_str!("../../systemd/mdraid.conf"),
+        )
+        .expect("written");
+        assert_eq!(look_at_unit(&array, files.path()), None);
     }
 }

@@ -147,8 +147,9 @@ impl Control {
         }
     }
 
-    /// Runs until the core says that the daemon ends.
-    pub(crate) fn run(mut self, first: Vec<Action>, config: &CoreConfig) {
+    /// Runs until the core says that the daemon ends. True: it halted and its reset never came, so that pools may still
+    /// be imported here.
+    pub(crate) fn run(mut self, first: Vec<Action>, config: &CoreConfig) -> bool {
         let mut missing = realtime::prefer_control_thread();
         self.supervisor.starting(self.controller.start_limit());
         // The first beat is among these; the rest takes its milliseconds.
@@ -165,6 +166,7 @@ impl Control {
         }
         let report = self.report();
         self.backoffice.publish(&report);
+        self.controller.state() == State::Halted
     }
 
     fn turn(&mut self) {

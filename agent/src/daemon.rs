@@ -84,6 +84,8 @@ pub enum Exit {
     Stopped,
     /// Comes back at once: services, addresses and pools were left as they are.
     Restart,
+    /// Halted, and the reset did not come: pools may still be imported here. The watchdog is the last means of a reset.
+    Halted,
 }
 
 /// Why the daemon could not start, or ended without being told to.
@@ -128,7 +130,8 @@ pub fn run(config: Config, adapters: DaemonAdapters) -> Result<Exit, RunError> {
 
 /// A daemon in this process; its signals are the caller's.
 pub struct Running {
-    control: JoinHandle<()>,
+    /// Whether it ended halted.
+    control: JoinHandle<bool>,
     runtime: Runtime,
     stop_rpc: watch::Sender<bool>,
     rpc: tokio::task::JoinHandle<()>,
@@ -349,8 +352,9 @@ impl Running {
         let _ = self.logger.join();
         drop(self.instance);
         match ended {
-            Ok(()) if restart => Ok(Exit::Restart),
-            Ok(()) => Ok(Exit::Stopped),
+            Ok(true) => Ok(Exit::Halted),
+            Ok(false) if restart => Ok(Exit::Restart),
+            Ok(false) => Ok(Exit::Stopped),
             Err(_) => Err(RunError::Died),
         }
     }

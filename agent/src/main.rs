@@ -3,9 +3,9 @@
 use clap::{Args, Parser, Subcommand};
 use failoverd::adapters::disk_paths::Roots;
 use failoverd::adapters::fence::DeviceNodes;
-use failoverd::assemble;
-use failoverd::config::{Config, default_text, explain};
-use failoverd::daemon::{self, Exit};
+use failoverd::assemble::{self, Kept, WatchdogEnd};
+use failoverd::config::{Config, Paths, default_text, explain};
+use failoverd::daemon::{self, Exit, RunError};
 use failoverd::disks::SharedDisks;
 use failoverd::fence_commands::{self, CheckOrder, ClearOrder, Ground};
 use failoverd::pair_key::PairKey;
@@ -32,8 +32,8 @@ Signals:
            services, pools and addresses as they are.
   SIGHUP   reads the configuration again and applies what may change at run time; all or nothing.
 
-Exit codes: 0 done, or ended in order; 1 refused or failed, the reason is on standard error; 2 wrong usage; 3 a checked disk
-doesn't pass.";
+Exit codes: 0 done, or ended in order; 1 refused, failed, or halted without a reset, the reason is on standard error; 2 wrong
+usage; 3 a checked disk doesn't pass.";
 
 /// High availability for a pair of storage controllers.
 #[derive(Parser)]
@@ -234,20 +234,57 @@ fn check(file: &Path) -> Result<(), Box<dyn Error>> {
 fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     log_to_the_right_place();
     // SAFETY: the first thing that this process does with descriptors, and nothing else takes over any.
-    let mut kept = unsafe { supervisor::take_kept() };
-    let config = Config::load(file)?;
-    let disks = SharedDisks::open(&config)?;
-    let (shared, roots) = (disks.fence.shared(), Roots::default());
-    let hands_on = assemble::hands_on(&config, &shared, &roots, Path::new("/"));
-    assemble::refuse_hands_on(&config, &hands_on)?;
-    assemble::refuse_pools(&config)?;
-    let (adapters, watchdog) = assemble::real(&config, disks.fence.clone(), &mut kept)?;
-    match daemon::run(config, adapters)? {
-        Exit::Stopped => watchdog.disarm(),
+    let kept = unsafe { supervisor::take_kept() };
+    let mut attempt = Attempt {
+        kept,
+        watchdog: WatchdogEnd::default(),
+        runtime_dir: Paths::default().runtime_dir,
+    };
+    let ended = attempt.run(file);
+    if let Err(error) = &ended {
+        // A control thread that ran petted it, and may have left anything here.
+        let ran = matches!(error.downcast_ref(), Some(RunError::Died));
+        if !ran {
+            assemble::give_up(&attempt.runtime_dir, &mut attempt.kept, &attempt.watchdog);
+        }
+    }
+    match ended? {
+        Exit::Stopped => attempt.watchdog.disarm(),
         // The successor takes it over, armed.
         Exit::Restart => {}
+        // Armed still: what is imported here ends with the machine.
+        Exit::Halted => {
+            return Err(
+                "this controller halted and its reset did not come; the watchdog stays armed, where there is one; \
+                 reset the machine, or power it off"
+                    .into(),
+            );
+        }
     }
     Ok(())
+}
+
+/// What a start that fails leaves to be dealt with.
+struct Attempt {
+    kept: Kept,
+    watchdog: WatchdogEnd,
+    /// The default one until the configuration is read.
+    runtime_dir: PathBuf,
+}
+
+impl Attempt {
+    fn run(&mut self, file: &Path) -> Result<Exit, Box<dyn Error>> {
+        let config = Config::load(file)?;
+        self.runtime_dir.clone_from(&config.paths.runtime_dir);
+        let disks = SharedDisks::open(&config)?;
+        let (shared, roots) = (disks.fence.shared(), Roots::default());
+        let hands_on = assemble::hands_on(&config, &shared, &roots, Path::new("/"));
+        assemble::refuse_hands_on(&config, &hands_on)?;
+        assemble::refuse_pools(&config)?;
+        let (adapters, watchdog) = assemble::real(&config, disks.fence.clone(), &mut self.kept)?;
+        self.watchdog = watchdog;
+        Ok(daemon::run(config, adapters)?)
+    }
 }
 
 /// The journal where the service manager connected us to it, else standard error.

@@ -138,9 +138,7 @@ impl Assembler {
     pub(crate) fn down(&self, until: Instant) -> Result<Change, Failure> {
         let active = self.active()?;
         if active.is_empty() {
-            self.runner
-                .none_is_stuck()
-                .map_err(|error| self.say(&error.to_string()))?;
+            self.none_is_stuck()?;
             return Ok(Change::AlreadySo);
         }
         let failed = match &self.what {
@@ -160,13 +158,19 @@ impl Assembler {
         // Whatever the program says: the kernel's word counts.
         let left = self.active()?;
         match (left.is_empty(), failed) {
-            (true, _) => Ok(Change::Made),
+            (true, _) => self.none_is_stuck().map(|()| Change::Made),
             (false, Some(failure)) => Err(failure),
             (false, None) => Err(self.say(&format!(
                 "not taken apart: the kernel still has {}",
                 left.join(", ")
             ))),
         }
+    }
+
+    /// What hangs in the kernel may still put something together.
+    fn none_is_stuck(&self) -> Result<(), Failure> {
+        let stuck = self.runner.none_is_stuck();
+        stuck.map_err(|error| self.say(&error.to_string()))
     }
 
     fn run(&self, program: &Path, arguments: &[String], until: Instant) -> Result<(), Failure> {
@@ -244,9 +248,9 @@ impl Assembler {
         Ok(found)
     }
 
-    /// Arrays that lie on one of the disks.
+    /// Arrays that lie on one of the disks, or on a multipath device over it.
     fn arrays(&self) -> Result<Vec<String>, Failure> {
-        let nodes: BTreeSet<String> = self.nodes(&self.disks)?.into_iter().collect();
+        let nodes = self.with_multipath(self.nodes(&self.disks)?)?;
         let mut found = Vec::new();
         for block in self
             .blocks()?
@@ -278,6 +282,44 @@ impl Assembler {
             }
         }
         Ok(found)
+    }
+
+    /// The same nodes, and the device-mapper nodes that are only other ways to them: of multipath, and of the partitions
+    /// that kpartx maps on those.
+    fn with_multipath(&self, nodes: Vec<String>) -> Result<BTreeSet<String>, Failure> {
+        let class = self.ground.roots.sys.join("class/block");
+        let unread = |place: &Path, error: std::io::Error| {
+            self.say(&format!(
+                "{}: {error}; it counts as active",
+                place.display()
+            ))
+        };
+        let mut all = BTreeSet::new();
+        let mut left = nodes;
+        while let Some(node) = left.pop() {
+            if all.len() >= DEVICES_MAX || !all.insert(node.clone()) {
+                continue;
+            }
+            let place = class.join(&node).join("holders");
+            let holders = match fs::read_dir(&place) {
+                Ok(holders) => holders,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(unread(&place, error)),
+            };
+            for holder in holders.take(DEVICES_MAX) {
+                let name = holder.map_err(|error| unread(&place, error))?.file_name();
+                let uuid = class.join(&name).join("dm/uuid");
+                let is_way = match fs::read_to_string(&uuid) {
+                    // `part1-mpath-…` is kpartx's.
+                    Ok(text) => text.starts_with("mpath-") || text.starts_with("part"),
+                    // No mapped device, or it went away in this moment.
+                    Err(error) if error.kind() == ErrorKind::NotFound => false,
+                    Err(error) => return Err(unread(&uuid, error)),
+                };
+                left.extend(name.into_string().ok().filter(|_| is_way));
+            }
+        }
+        Ok(all)
     }
 
     /// Kernel names of disks and their partitions, over every path.
@@ -429,6 +471,30 @@ mod tests {
             "--assemble {dev}/md/a --uuid={uuid} --run --config=none {dev}/sdb {dev}/sdb1\n"
         );
         assert_eq!(machine.calls(), format!("{assemble}--stop {dev}/md127\n"));
+    }
+
+    /// An array that isn't seen would be a false proof of an export.
+    #[test]
+    fn an_array_over_a_multipath_device_is_seen() {
+        let machine = Machine::new();
+        let array = machine.assembler(Assembly::MdRaid("a:b:c:d".to_owned()));
+        for (node, uuid, on) in [
+            ("dm-0", "mpath-35000c500a1b2c3d4", "sdb"),
+            ("dm-1", "part1-mpath-35000c500a1b2c3d4", "dm-0"),
+            ("dm-2", "LVM-x", "sdb"),
+        ] {
+            let class = machine.at("sys/class/block");
+            fs::create_dir_all(class.join(on).join("holders").join(node)).expect("made");
+            fs::create_dir_all(class.join(node).join("dm")).expect("made");
+            fs::write(class.join(node).join("dm/uuid"), uuid).expect("written");
+        }
+        for (slave, seen) in [("dm-0", true), ("dm-1", true), ("dm-2", false)] {
+            let slaves = machine.at("sys/block/md127/slaves");
+            fs::create_dir_all(slaves.join(slave)).expect("made");
+            let found = array.active().expect("read");
+            assert_eq!(!found.is_empty(), seen, "an array over {slave}");
+            fs::remove_dir_all(slaves).expect("removed");
+        }
     }
 
     #[test]

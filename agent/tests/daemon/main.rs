@@ -249,7 +249,8 @@ fn a_master_without_disks_resets_itself_and_the_count_is_durable() {
     assert_eq!(master.status(), "ERROR");
     let refused = ask(&master, Command::Update(SettingsChange::default()));
     assert!(refused.is_err_and(|why| why.contains("has halted")));
-    assert_eq!(master.stop(), Exit::Stopped);
+    // But that is no end in order: pools may be imported here, and the watchdog must stay armed.
+    assert_eq!(master.stop(), Exit::Halted);
     // Even where the journal could not keep the count: the block that was written directly has it, and the reason.
     std::fs::write(&journal, uncounted).expect("written");
     let again = bench.start(node);
@@ -265,5 +266,23 @@ fn a_master_without_disks_resets_itself_and_the_count_is_durable() {
     let counted = std::fs::read_to_string(&journal).expect("there");
     assert!(counted.contains("{\"resets\":1}"), "{counted}");
     again.stop();
+    backup.stop();
+}
+
+#[test]
+fn a_stop_whose_export_is_stuck_is_no_end_in_order() {
+    use std::sync::atomic::Ordering;
+    let mut bench = Bench::new();
+    bench.extra = "[timing]\nexport_ms = 1000\n".to_owned();
+    let (master, backup) = whole(&bench);
+    master.world.stuck_export.store(true, Ordering::Relaxed);
+    let world = master.world.clone();
+    // The pretend reset comes back, and the daemon was told to end before.
+    assert_eq!(master.stop(), Exit::Halted);
+    let reset = world.reset.lock().expect("whole").clone();
+    assert!(
+        reset.is_some_and(|why| why.contains("a step that must not be left failed")),
+        "it asked for a reset"
+    );
     backup.stop();
 }

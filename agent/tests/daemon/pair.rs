@@ -160,6 +160,8 @@ pub struct World {
     pub all_stuck: AtomicBool,
     /// A disk that answers nothing.
     pub stuck_disk: Mutex<Option<DiskId>>,
+    /// No pool can be exported, and each stays imported.
+    pub stuck_export: AtomicBool,
 }
 
 impl World {
@@ -173,6 +175,9 @@ impl World {
         self.calls.lock().expect("whole").clone()
     }
 }
+
+/// How long a stuck export takes: more than the shortest `export_ms` that is allowed.
+const EXPORT_STUCK: Duration = Duration::from_millis(1500);
 
 /// A world as adapters.
 struct Hands(Arc<World>);
@@ -188,10 +193,17 @@ impl Pools for Hands {
         self.0.call(format!("import {}", pool.0))
     }
     fn export(&self, pool: PoolId) -> Result<Change, Failure> {
-        self.0.call(format!("export {}", pool.0))
+        let done = self.0.call(format!("export {}", pool.0));
+        match self.0.stuck_export.load(Ordering::Relaxed) {
+            true => {
+                std::thread::sleep(EXPORT_STUCK);
+                Err(Failure("a thread hangs in the kernel".to_owned()))
+            }
+            false => done,
+        }
     }
     fn imported(&self, _pool: PoolId) -> Result<bool, Failure> {
-        Ok(false)
+        Ok(self.0.stuck_export.load(Ordering::Relaxed))
     }
 }
 

@@ -151,6 +151,20 @@ fn disks_that_cannot_be_used_and_wrong_use_are_refused() {
     assert_eq!(failoverd(&["--nonsense"]).status.code(), Some(2));
 }
 
+/// What the service manager kept of an earlier run; a letter disarms it at its last close.
+#[test]
+fn a_start_that_fails_lets_go_of_the_kept_watchdog() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (file, kept) = (dir.path().join("f.toml"), dir.path().join("watchdog"));
+    std::fs::write(&file, "disks = [\n").expect("written");
+    let script = "exec 3<>\"$2\"; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=watchdog; exec \"$0\" --config \"$1\"";
+    let mut shell = Command::new("sh");
+    let shell = shell.args(["-c", script, env!("CARGO_BIN_EXE_failoverd")]);
+    let output = shell.arg(&file).arg(&kept).output().expect("runs");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_to_string(&kept).expect("read"), "V");
+}
+
 #[test]
 fn alone_it_serves_reloads_and_stops() {
     let mut single = Single::new();

@@ -37,6 +37,8 @@ pub struct Finding {
     pub problem: String,
     /// What to do.
     pub remedy: String,
+    /// The system may be kept off, in a way that can't be judged from here: told, and no reason to refuse a start.
+    pub doubtful: bool,
 }
 
 impl fmt::Display for Finding {
@@ -144,6 +146,7 @@ impl Files<'_> {
             line,
             problem,
             remedy: remedy.to_owned(),
+            doubtful: false,
         }
     }
 }

@@ -318,6 +318,53 @@ fn a_volume_group_on_shared_disks_must_not_activate_itself() {
 }
 
 #[test]
+fn a_volume_group_that_lvm_is_kept_off_is_not_refused() {
+    let machine = Machine::new();
+    machine.part(2, PV);
+    machine.write("usr/lib/udev/rules.d/69-lvm.rules", "rule\n");
+    let conf = "etc/lvm/lvm.conf";
+    machine.write(conf, "devices {\n  use_devicesfile = 1\n}\n");
+    machine.finds("/etc/lvm/lvm.conf: ", &["auto_activation_volume_list = []"]);
+    let devices = "etc/lvm/devices/system.devices";
+    let own =
+        "# LVM\nVERSION=1.1.2\nIDTYPE=devname IDNAME=/dev/sdb DEVNAME=/dev/sda2 PVID=zz PART=2\n";
+    machine.write(devices, own);
+    machine.finds_nothing();
+    for line in [
+        "IDTYPE=devname IDNAME=/dev/sdz DEVNAME=/dev/sdz PVID=AbCdEf0123456789abcdef0123456789",
+        "IDTYPE=sys_wwid IDNAME=naa.6001405aabbccdd00000000000000001 DEVNAME=. PVID=zz PART=2",
+        "IDTYPE=devname IDNAME=. DEVNAME=/dev/sda2 PVID=.",
+    ] {
+        machine.write(devices, format!("{own}{line}\n"));
+        machine.finds("/etc/lvm/lvm.conf: ", &["sda2"]);
+    }
+    // Another file, or none that counts.
+    machine.write(devices, own);
+    machine.write("etc/lvm/lvmlocal.conf", "devices/use_devicesfile = 0\n");
+    machine.finds("/etc/lvm/lvm.conf: ", &["sda2"]);
+    let doubtful = || {
+        let roots = Roots {
+            sys: machine.folder.path().join("sys"),
+            proc: machine.folder.path().join("proc"),
+        };
+        let shared = Shared {
+            disks: &machine.disks,
+            pools: &machine.pools,
+        };
+        let found = look(shared, &roots, machine.folder.path());
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].doubtful
+    };
+    for (filter, doubted) in [("a|.*|", false), ("r|/dev/disk/by-id/wwn-.*|", true)] {
+        machine.write(
+            conf,
+            format!("devices {{\n  global_filter = [ \"{filter}\" ]\n}}\n"),
+        );
+        assert_eq!(doubtful(), doubted, "{filter}");
+    }
+}
+
+#[test]
 fn a_reservation_key_of_multipathd_is_found_where_it_means_our_disks() {
     let machine = Machine::new();
     machine.write(

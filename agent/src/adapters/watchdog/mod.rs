@@ -244,7 +244,7 @@ pub fn describe(sys: &Path, path: &Path, timeout_s: u32) -> Result<String, Failu
 /// Disarms a watchdog that an earlier run left with the service manager, and that nobody is to pet any more.
 pub fn let_go(kept: &File) {
     if let Err(errno) = kept.disarm() {
-        tracing::warn!("the watchdog of an earlier configuration can't be disarmed: {errno}");
+        tracing::warn!("the watchdog of an earlier run can't be disarmed: {errno}");
     }
     forget();
 }

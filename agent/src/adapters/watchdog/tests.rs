@@ -202,3 +202,27 @@ fn a_device_is_described_without_opening_it() {
             .contains("at least 3")
     );
 }
+
+/// Nobody pets after a start that failed; a machine that owns nothing would be reset at each boot.
+#[test]
+fn a_start_that_failed_disarms_unless_this_boot_owned() {
+    use crate::assemble::{Kept, WatchdogEnd, give_up};
+    let run = tempfile::tempdir().expect("a folder");
+    // A record that can't be read may be of this boot.
+    std::fs::write(run.path().join("owner"), "torn").expect("written");
+    for owned in [true, false] {
+        if !owned {
+            std::fs::remove_file(run.path().join("owner")).expect("removed");
+        }
+        let device = pretend();
+        let end = WatchdogEnd::from(device.open(10).expect("fine"));
+        let kept = tempfile::NamedTempFile::new().expect("a file");
+        let copy = kept.reopen().expect("opened");
+        let mut all: Kept = [(KEPT_AS.to_owned(), OwnedFd::from(copy))].into();
+        give_up(run.path(), &mut all, &end);
+        assert_eq!(device.state().armed, owned);
+        let letter = if owned { "" } else { "V" };
+        let written = std::fs::read_to_string(kept.path()).expect("read");
+        assert_eq!(written, letter, "the kept one");
+    }
+}
