@@ -23,8 +23,8 @@ pub(super) struct Turn {
     disk: DiskId,
     class: Class,
     deadline: Duration,
-    /// After this nothing of it is sent any more: whoever asked has given it up, and in a process that stood still
-    /// another controller may own the disk by now.
+    /// After this it isn't begun, and nothing more of a take is sent: whoever asked has given it up, and if this
+    /// process stood still another controller may own the disk by now.
     send_by: Instant,
     piece: Box<dyn Piece>,
     /// Its next command; `None` before the first.
@@ -326,7 +326,8 @@ impl Shared {
     /// Notes that a command is on its way; not where its path is stuck with an earlier one, which nothing overtakes.
     fn send_off(&self, turn: Turn, path: PathId) -> Result<(u64, Duration), (Turn, String)> {
         let now = Instant::now();
-        if now > turn.send_by {
+        // Only a take registers from nothing; all else is refused by a disk that is another's by now.
+        if turn.class == Class::Take && now > turn.send_by {
             let age = turn.deadline.as_millis();
             let name = self.fence.name(turn.disk, path);
             let why = format!("{name}: not done within {age} ms; the rest of it was not sent");
