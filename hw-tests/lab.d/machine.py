@@ -74,9 +74,6 @@ def _kernel_words(machine: Machine, now: State, key: str) -> str:
     names = {one: topology.storage_name(now.protocol, one.name) for one in MACHINES.values()}
     words += [f"lab.protocol={now.protocol}", f"lab.target={names[ENCLOSURE]}"]
     if machine is ENCLOSURE:
-        # The kernel's target frees a registration by spinning until nobody uses it any more, while a user of it may sleep
-        # in writing the stored registrations: with one processor that ends only if the kernel may be preempted.
-        words += ["preempt=full"]
         words += [f"lab.disks={now.disks}", f"lab.initiators={','.join(names[one] for one in CONTROLLERS)}"]
         words += [f"lab.portals={','.join(portals)}"]
     else:
@@ -127,6 +124,5 @@ def _stored_registrations() -> Path:
 
 
 def _processors(machine: Machine) -> str:
-    # LIO frees a preempted registration by spinning, with a lock held, until a command that uses it is done; one that is
-    # storing registrations in a file meanwhile sleeps. On a single processor both wait for ever.
+    # One is for the target's threads alone: see lab-enclosure.
     return "2" if machine.role == "enclosure" else "1"

@@ -3,13 +3,17 @@
 import time
 from pathlib import Path
 
+import events
 import install
 import pair
+import remote
 import topology
 from topology import CONTROLLERS
 
 # Gaps shorter than this are the emulation's own.
 GAP_S_MIN = 1.0
+# Of what QEMU says by itself.
+HARDWARE = {"RESET": "resets", "WATCHDOG": "its watchdog bites", "GUEST_PANICKED": "its kernel panics", "SHUTDOWN": "ends"}
 PHASES = ("detect", "decide", "fence", "import", "services", "vip")
 
 
@@ -68,6 +72,9 @@ def timeline(scene) -> list[tuple[float, str, str]]:
                 if message["id"] not in ("STATE", "") or message["priority"] <= 3:
                     at = place(scene, one, message["at_s"])
                     lines.append((at, one.name, f"[{message['id'] or 'log'}] {message['text']}"))
+        if remote.reach is None:
+            hardware = events.read(one, scene.began_s)
+            lines += [(event.at_s, one.name, f"(machine) {HARDWARE[event.name]}") for event in hardware if event.name in HARDWARE]
     for pool, client in scene.clients.items():
         lines += [(at, "client", f"{pool}: {what}") for at, what in client.events]
         for gap in gaps(client):
