@@ -49,9 +49,6 @@ const REPORT_EVERY: Duration = ms(200);
 const OVERDUE: Duration = ms(1);
 /// Longest sleep: a bound on what a mistake in a timeout could cost.
 const SLEEP_MAX: Duration = ms(1000);
-/// Time that a reset waits for the journal and for its reason: without them nothing would end a loop of resets, and nobody
-/// would know why. The lease has ended and the disks refuse by then.
-const SETTLE: Duration = ms(250);
 
 /// Interval at which the service manager hears that a stop goes on.
 const STOP_TOLD_EVERY: Duration = ms(1000);
@@ -78,6 +75,7 @@ pub(crate) struct Control {
     backoffice: Arc<Backoffice>,
     supervisor: Supervisor,
     last_words: Option<LastWords>,
+    settle: Duration,
     /// Self-resets as the core had them recorded last.
     resets: u8,
     /// Told to leave, and when the service manager last heard that this goes on.
@@ -112,6 +110,9 @@ pub(crate) struct Parts {
     pub(crate) supervisor: Supervisor,
     /// `None` where it can't be kept.
     pub(crate) last_words: Option<LastWords>,
+    /// Time that a reset waits for the journal and for its reason: without them nothing would end a loop of resets, and
+    /// nobody would know why. The lease has ended and the disks refuse by then.
+    pub(crate) settle: Duration,
 }
 
 impl Control {
@@ -126,6 +127,7 @@ impl Control {
             backoffice: parts.backoffice,
             supervisor: parts.supervisor,
             last_words: parts.last_words,
+            settle: parts.settle,
             resets: 0,
             leaving: None,
             ending: false,
@@ -348,9 +350,9 @@ impl Control {
         if let Some(last_words) = &self.last_words {
             last_words.begin(&reason.to_string(), epoch, self.resets);
         }
-        self.lanes.settle_journal(SETTLE);
+        self.lanes.settle_journal(self.settle);
         if let Some(last_words) = &self.last_words {
-            last_words.settle(SETTLE.saturating_sub(began.elapsed()));
+            last_words.settle(self.settle.saturating_sub(began.elapsed()));
         }
     }
 

@@ -254,6 +254,9 @@ fn start_under(
         backoffice: backoffice.clone(),
         supervisor,
         last_words: last_words.ok(),
+        // As long as the peer needs to miss us: nobody gains by a faster reset, and a machine with longer timers has
+        // slower disks.
+        settle: Duration::from_millis(core.timing.dead_ms),
     };
     let control = Control::new(parts, adapters);
     let control = std::thread::Builder::new()
