@@ -10,7 +10,8 @@ import install
 import network
 import remote
 import session
-from topology import A, B, CONTROLLERS, LabError, Machine
+import topology
+from topology import A, B, CONTROLLERS, ENCLOSURE, LabError, Machine
 
 
 def public_state(machine: Machine) -> str:
@@ -37,6 +38,7 @@ def wait_for(machine: Machine, wanted: str, timeout_s: float) -> float:
     """Seconds until the machine says this state; an error that names what it said last otherwise."""
     began = time.monotonic()
     while (said := public_state(machine)) != wanted:
+        enclosure_runs()
         if time.monotonic() - began > timeout_s:
             raise LabError(f"{machine.name} says {said!r} and not {wanted} after {timeout_s:.0f} s")
         time.sleep(0.2)
@@ -57,11 +59,19 @@ def wait_for_master(timeout_s: float) -> Machine:
     """The one that serves, once the other one stands by and could take over."""
     began = time.monotonic()
     while (found := master_of_pair()) is None:
+        enclosure_runs()
         if time.monotonic() - began > timeout_s:
             said = {one.name: short(state(one)) for one in CONTROLLERS}
             raise LabError(f"no MASTER with a BACKUP that could take over after {timeout_s:.0f} s: {said}")
         time.sleep(0.5)
     return found
+
+
+def enclosure_runs() -> None:
+    """An error where the enclosure's kernel said that it has locked up: nothing that is waited for will come then."""
+    console = topology.running() / f"{ENCLOSURE.name}.console.log"
+    if remote.reach is None and b"soft lockup" in console.read_bytes():
+        raise LabError(f"the enclosure's kernel has locked up: see {console}")
 
 
 def short(said: dict) -> str:
