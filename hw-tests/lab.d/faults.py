@@ -2,7 +2,7 @@
 
 What a verb needs is told by the names of its parameters, in the command line's order: `machine`, `link` (of that machine),
 `disk` (a shared disk's number), and numbers with their unit in the name. What can outlive a command is in the lab's
-state, under "MACHINE.LINK", "disk N", "MACHINE disk N", so that `heal` and `status` know of it.
+state, under "MACHINE.LINK", "disk N", "MACHINE disk N", "MACHINE refused N", so that `heal` and `status` know of it.
 """
 
 import inspect
@@ -191,6 +191,18 @@ def disk_insert(machine: Machine, disk: int) -> None:
     _remember(f"{machine.name} disk {disk}", None)
 
 
+def disk_refuse(machine: Machine, disk: int) -> None:
+    """A shared disk refuses every reservation and write of one controller, which still sees and reads it."""
+    _write_protect(machine, disk, 1)
+    _remember(f"{machine.name} refused {disk}", "write-protected")
+
+
+def disk_obey(machine: Machine, disk: int) -> None:
+    """Ends a refusal."""
+    _write_protect(machine, disk, 0)
+    _remember(f"{machine.name} refused {disk}", None)
+
+
 def forget(machine: Machine) -> None:
     """The enclosure, which has to be off, loses the reservations that it had stored for its next boot."""
     if machine is not ENCLOSURE:
@@ -216,6 +228,8 @@ def heal() -> None:
                 disk_heal(int(disk))
             case [name, "disk", disk]:
                 disk_insert(MACHINES[name], int(disk))
+            case [name, "refused", disk]:
+                disk_obey(MACHINES[name], int(disk))
             case [name, "clock"]:
                 remote.must(MACHINES[name], f"date -s @{time.time():.3f}")
                 _remember(key, None)
@@ -226,7 +240,7 @@ VERBS: dict[str, Callable[..., None]] = {
     for act in (
         power_off, power_on, reset, freeze, thaw, pause, resume, panic, hang, clock_step, forget,
         link_down, link_cut, link_loss, link_up, storage_down, storage_up,
-        disk_hang, disk_fail, disk_slow, disk_heal, disk_pull, disk_insert, heal,
+        disk_hang, disk_fail, disk_slow, disk_heal, disk_pull, disk_insert, disk_refuse, disk_obey, heal,
     )
 }
 
@@ -271,6 +285,13 @@ def _identity(machine: Machine, disk: int) -> str:
         raise LabError("the enclosure's own view of a disk can't be taken away: say a controller, or `disk-fail`")
     _slice(disk)
     return f"naa.{topology.disk_identity(disk)}"
+
+
+def _write_protect(machine: Machine, disk: int, word: int) -> None:
+    _identity(machine, disk)
+    initiator = topology.storage_name(state.load().protocol, machine.name)
+    mapped = f"/sys/kernel/config/target/iscsi/*/tpgt_*/acls/{initiator}/lun_{disk}/write_protect"
+    remote.must(ENCLOSURE, f"for file in {mapped}; do echo {word} >$file || exit 1; done")
 
 
 def _is_stopped(machine: Machine) -> bool:

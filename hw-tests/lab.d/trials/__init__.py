@@ -26,6 +26,7 @@ WHOLE = (
     Trial("disks.minority", 400),
     Trial("disks.hang", 700, short=True),
     Trial("disks.majority", 1200),
+    Trial("disks.not_won", 900),
     Trial("enclosure.stored", 900),
     Trial("enclosure.lost", 900),
     Trial("pause", 700),

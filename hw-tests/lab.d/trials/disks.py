@@ -8,7 +8,9 @@ import install
 import pair
 import remote
 import scenario
+import state
 from check import Check
+from topology import Machine
 
 ERROR_S = 20.0
 HANG_S = 60.0
@@ -85,6 +87,37 @@ def hang(check: Check) -> None:
         scene.serves_again_or_power_cycle(may_cycle=False)
         scene.steady("after the disk came back")
         check.figures.append(scene.gap_figure())
+
+
+def not_won(check: Check) -> None:
+    """One disk refuses the heir's reservation although the heir sees and reads it, and the heir takes over.
+
+    Expected: the pool comes up without that disk, and ZFS doesn't open it there; once the disk takes reservations again,
+    a handover there and back makes the pool whole.
+    """
+    disk = MINORITY[0]
+    with scenario.Scene(check, "disks_not_won") as scene:
+        heir = scene.standby
+        scene.note(f"disk {disk} refuses reservations of {heir.name}")
+        faults.disk_refuse(heir, disk)
+        scene.undo(lambda: faults.disk_obey(heir, disk))
+        scene.hand_over("handover without a disk")
+        check.that("the pool does without the disk", _health(heir) == "DEGRADED", _health(heir))
+        scene.steady("without the disk")
+        open_disks = remote.must(heir, "zpool status -L tank | grep -c 'sd.* ONLINE'").strip()
+        check.that("ZFS has opened all disks but that one", open_disks == str(state.load().disks - 1), open_disks)
+        scene.alarm(heir, "FENCE_INCOMPLETE")
+        scene.note("the disk takes reservations again")
+        faults.disk_obey(heir, disk)
+        scene.hand_over("handover away")
+        scene.hand_over("handover back")
+        _clear(scene)
+        check.that("the pool is whole again", _health(heir) == "ONLINE", _health(heir))
+        scene.steady("with every disk")
+
+
+def _health(machine: Machine) -> str:
+    return remote.run(machine, "zpool list -H -o health tank").out.strip()
 
 
 def _clear(scene: scenario.Scene) -> None:
