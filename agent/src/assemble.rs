@@ -342,7 +342,11 @@ fn pools(config: &Config) -> Result<ConfiguredPools, Failure> {
     let owned = owned_in_this_boot(&config.paths.runtime_dir)?;
     let mounts: Arc<dyn Pools> =
         Arc::new(MountPools::on(mounts, &Ground::default(), mount_limits)?.adopting(owned));
-    let zfs = ZfsPools::new(zfs, Tools::default(), Places::default(), limits).adopting(owned);
+    let places = Places {
+        withheld: config.paths.runtime_dir.join("withheld"),
+        ..Places::default()
+    };
+    let zfs = ZfsPools::new(zfs, Tools::default(), places, limits).adopting(owned);
     let zfs = Arc::new(zfs);
     let (mut mount_ids, mut zfs_ids) = ((0..).map(PoolId), (0..).map(PoolId));
     let members = config.pools.iter().filter_map(|pool| match pool.kind {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   standby  ── every half minute ──▶ partition tables, labels ──▶ what would stand against an import, said early
-//!   import   ── kernel: is it here? ─▶ labels of the won disks ─▶ zpool import -N ─▶ keys ─▶ mounts ─▶ shares ─▶ volumes
+//!   import   ── kernel: is it here? ─▶ labels of the won disks ─▶ what else this machine sees of it is withheld
+//!                 ─▶ zpool import -N ─▶ keys ─▶ mounts ─▶ shares ─▶ volumes
 //!   export   ── kernel: is it here? ─▶ zpool export ─▶ kernel: it is gone
 //! ```
 //!
@@ -23,6 +24,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod withheld;
 
 pub use devices::Places;
 pub use standby::Finding;
@@ -33,8 +35,10 @@ use devices::Devices;
 use failover_core::adapters::{Change, Failure, Pools};
 use failover_core::ids::{DiskId, PoolId};
 use kernel::{Kernel, Seen};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A pool.
@@ -108,6 +112,9 @@ struct Member {
     /// An import of it was begun by this process, or by an earlier one that owned in this boot, and none of its exports
     /// ended since. What somebody else imported may show what the disks held long ago.
     is_ours: AtomicBool,
+    /// GUIDs of its top-level vdevs, and their number with the removed ones, when the labels of all its disks were read
+    /// together last.
+    tops: Mutex<Option<(BTreeSet<u64>, u64)>>,
 }
 
 impl ZfsPools {
@@ -117,6 +124,7 @@ impl ZfsPools {
             pool,
             runner: Runner::default(),
             is_ours: AtomicBool::new(false),
+            tops: Mutex::default(),
         };
         ZfsPools {
             pools: pools.into_iter().map(member).collect(),
@@ -164,6 +172,10 @@ impl ZfsPools {
 }
 
 impl Member {
+    fn lock_tops(&self) -> MutexGuard<'_, Option<(BTreeSet<u64>, u64)>> {
+        self.tops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn say(&self, what: &str) -> Failure {
         Failure(format!("pool {}: {what}", self.pool.name))
     }

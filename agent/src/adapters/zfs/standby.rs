@@ -76,6 +76,9 @@ impl ZfsPools {
         let Some(tree) = assemble(one.pool.guid, labels) else {
             return Err(one.say("no device of it is found on its disks"));
         };
+        if survey.is_complete() {
+            one.note_tops(&tree);
+        }
         one.is_importable(&tree)?;
         let unseen = tree.unseen();
         match tree.health() {

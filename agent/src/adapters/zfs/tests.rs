@@ -10,6 +10,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+mod withheld;
+
 const GUID: u64 = 1234567890123456789;
 const POOL: PoolId = PoolId(0);
 
@@ -174,6 +176,7 @@ impl Machine {
                 proc: self.at("proc"),
             },
             dev: self.at("dev"),
+            withheld: self.at("withheld"),
         };
         let limits = Limits {
             import: limit,
