@@ -95,7 +95,9 @@ impl ZfsPools {
             }
         }
         let left = until.saturating_duration_since(Instant::now());
-        match one.multihost(&tree) {
+        let is_exported = tree.state == LabelState::Exported;
+        let waits = self.kernel.waits(is_exported, tree.host_id());
+        match one.multihost(&tree).filter(|_| waits) {
             Some((longest, text)) if longest > left => {
                 Err(one.say(&format!("not imported: {text}")))
             }

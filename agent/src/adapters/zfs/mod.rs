@@ -167,7 +167,7 @@ impl ZfsPools {
     fn is_new(&self) -> bool {
         self.kernel
             .version()
-            .is_some_and(|version| version >= (2, 3))
+            .is_some_and(|version| version >= (2, 3, 0))
     }
 }
 

@@ -197,6 +197,7 @@ impl ZfsPools {
                 false,
             );
         }
+        // Also where the pool is exported and could be imported without the wait now: it is for the day on which it isn't.
         if let Some((longest, text)) = one.multihost(&tree) {
             let limit = self.limits.import;
             // The same that an import has: what is accepted here must not be refused there.

@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+mod multihost;
 mod withheld;
 
 const GUID: u64 = 1234567890123456789;
@@ -620,71 +621,6 @@ fn a_pool_with_a_removed_vdev_is_left_to_zpool_and_a_missing_one_named() {
     );
     fs::remove_file(machine.at("zpool-import.does")).expect("removed");
     assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
-}
-
-/// Interval 1 s, 10 failures: the defaults.
-const MULTIHOST: (u64, u64) = (1_000_000, 10 << 48 | 1000 << 8 | 7);
-
-#[test]
-fn multihost_is_explained_and_an_import_that_is_too_short_for_it_refused() {
-    let machine = Machine::new();
-    for number in 0..3 {
-        machine.disk_with(
-            number,
-            &encode(&machine.label(number, 0), 90, Some(MULTIHOST)),
-        );
-    }
-    let pools = machine.pools_of(machine.pool(), Duration::from_secs(30));
-    let why = refused(&machine, &pools, &[0, 1, 2]);
-    assert!(
-        why.contains("multihost=on") && why.contains("36 s") && why.contains("35.0 s"),
-        "{why}"
-    );
-    assert!(
-        why.contains("multihost=off tank") && why.contains("failoverd changes none"),
-        "{why}"
-    );
-    let findings = pools.refusals();
-    assert!(
-        findings[0].refused && findings[0].text.contains("timing.import_ms (30000)"),
-        "{findings:?}"
-    );
-    let pools = machine.pools();
-    assert_eq!(pools.refusals(), []);
-    let told = pools.findings();
-    assert!(
-        told.iter()
-            .any(|finding| !finding.refused && finding.text.contains("36 s")),
-        "{told:?}"
-    );
-    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
-}
-
-/// 95 % of an import's time may be used, and a sixth of it goes to a disk that hangs while labels are read.
-#[test]
-fn what_the_start_accepts_is_long_enough_for_the_import() {
-    let machine = Machine::new();
-    for number in 0..3 {
-        let label = encode(&machine.label(number, 0), 90, Some(MULTIHOST));
-        machine.disk_with(number, &label);
-    }
-    for (import_s, is_refused) in [(36, true), (44, true), (45, false)] {
-        let limit = Duration::from_secs(import_s);
-        let findings = machine.pools_of(machine.pool(), limit).refusals();
-        assert_eq!(
-            !findings.is_empty(),
-            is_refused,
-            "{import_s} s: {findings:?}"
-        );
-        for finding in findings {
-            let needed = "timing.import_ms must be 45000";
-            assert!(finding.text.contains(needed), "{finding:?}");
-        }
-    }
-    let short = machine.pools_of(machine.pool(), Duration::from_secs(36));
-    refused(&machine, &short, &[0, 1, 2]);
-    let enough = machine.pools_of(machine.pool(), Duration::from_secs(45));
-    assert_eq!(enough.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
 }
 
 #[test]

@@ -118,6 +118,11 @@ impl Tree {
         }
     }
 
+    /// Host that used it last, as ZFS has it.
+    pub(crate) fn host_id(&self) -> Option<u64> {
+        self.host.as_ref().map(|(id, _)| *id)
+    }
+
     /// GUIDs of the top-level vdevs that labels tell of, and the number of all.
     pub(crate) fn tops(&self) -> (BTreeSet<u64>, u64) {
         (self.tops.keys().copied().collect(), self.tops_expected)
