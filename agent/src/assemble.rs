@@ -483,7 +483,9 @@ fn watchdog(config: &Config, kept: &mut Kept) -> Result<WatchdogEnd, Failure> {
     if let Some(watchdog) = &config.watchdog {
         let timeout = Duration::from_secs(u64::from(watchdog.timeout_s));
         let first = kept.is_none();
-        let device = DeviceWatchdog::open(&watchdog.device, timeout, kept)?;
+        // What can't be read may be of this boot.
+        let owned = owned_in_this_boot(&config.paths.runtime_dir).unwrap_or(true);
+        let device = DeviceWatchdog::open(&watchdog.device, timeout, kept, owned)?;
         // What it says of this boot is news at the first start only.
         if first && device.has_bitten() {
             tracing::warn!(
