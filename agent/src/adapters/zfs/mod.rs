@@ -14,6 +14,7 @@ mod datasets;
 mod devices;
 mod export;
 mod gpt;
+mod health;
 mod import;
 mod kernel;
 mod keys;
@@ -109,6 +110,8 @@ pub struct ZfsPools {
 struct Member {
     pool: ZfsPool,
     runner: Runner,
+    /// For what is only asked: a program of that kind that hangs must keep no export from its own.
+    health: Runner,
     /// An import of it was begun by this process, or by an earlier one that owned in this boot, and none of its exports
     /// ended since. What somebody else imported may show what the disks held long ago.
     is_ours: AtomicBool,
@@ -123,6 +126,7 @@ impl ZfsPools {
         let member = |pool| Member {
             pool,
             runner: Runner::default(),
+            health: Runner::default(),
             is_ours: AtomicBool::new(false),
             tops: Mutex::default(),
         };
