@@ -1,4 +1,4 @@
-//! Links that fall silent while another one speaks.
+//! Links that fall silent while another one speaks, and what the loop's own pauses are not.
 
 use super::*;
 
@@ -100,4 +100,26 @@ fn an_own_stall_silences_no_link() {
     pair.now = pair.now + ms(30_000);
     pair.pass(3000, &[0, 1]);
     assert_eq!(pair.told(), []);
+}
+
+/// What the loop plans to sleep is shorter than a stall: only time in which it should have run and didn't counts as one.
+#[test]
+fn no_planned_sleep_is_a_stall() {
+    for state in State::ALL.iter().copied() {
+        let (mut controller, mut now) = controller_in(state);
+        let stall = ms(controller.config.timing.stall_ms);
+        for _ in 0..200 {
+            let _ = controller.handle(now, Event::Wake);
+            if controller.state() == State::Halted {
+                break;
+            }
+            let Some((due, why)) = controller.next_timeout() else {
+                panic!("{state:?}: sleeps for ever");
+            };
+            let slept = due.since(now);
+            assert!(slept < stall, "{state:?} sleeps {slept:?}: {why}");
+            now = now.max(due);
+        }
+        assert_eq!(controller.last_stall, None, "{state:?}");
+    }
 }
