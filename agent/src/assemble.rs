@@ -342,7 +342,11 @@ fn pools(config: &Config) -> Result<ConfiguredPools, Failure> {
     let owned = owned_in_this_boot(&config.paths.runtime_dir)?;
     let mounts: Arc<dyn Pools> =
         Arc::new(MountPools::on(mounts, &Ground::default(), mount_limits)?.adopting(owned));
-    let zfs = ZfsPools::new(zfs, Tools::default(), Places::default(), limits).adopting(owned);
+    let places = Places {
+        withheld: config.paths.runtime_dir.join("withheld"),
+        ..Places::default()
+    };
+    let zfs = ZfsPools::new(zfs, Tools::default(), places, limits).adopting(owned);
     let zfs = Arc::new(zfs);
     let (mut mount_ids, mut zfs_ids) = ((0..).map(PoolId), (0..).map(PoolId));
     let members = config.pools.iter().filter_map(|pool| match pool.kind {
@@ -479,7 +483,9 @@ fn watchdog(config: &Config, kept: &mut Kept) -> Result<WatchdogEnd, Failure> {
     if let Some(watchdog) = &config.watchdog {
         let timeout = Duration::from_secs(u64::from(watchdog.timeout_s));
         let first = kept.is_none();
-        let device = DeviceWatchdog::open(&watchdog.device, timeout, kept)?;
+        // What can't be read may be of this boot.
+        let owned = owned_in_this_boot(&config.paths.runtime_dir).unwrap_or(true);
+        let device = DeviceWatchdog::open(&watchdog.device, timeout, kept, owned)?;
         // What it says of this boot is news at the first start only.
         if first && device.has_bitten() {
             tracing::warn!(

@@ -106,7 +106,8 @@ timing! {
     slow_watch_ms = 13000,
     /// Interval at which the owner verifies every disk.
     verify_ms = 500,
-    /// A gap between two turns of the control loop longer than this is our own stall.
+    /// A gap between two turns of the control loop longer than this is our own stall, in which nobody else counts as
+    /// silent: the process stood still, or the machine was suspended. Planned pauses are never longer than `beat_ms`.
     stall_ms = 100,
     /// A handover that the peer hasn't committed within this time is reverted.
     handover_ms = 3000,

@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::handover::Handover;
 use crate::ids::{Epoch, LinkId, OpId, RequestId, Session};
 use crate::key::{EpochBits, Key, Phase};
+use crate::link_alarms::LinkAlarms;
 use crate::ops::{Job, Pending};
 use crate::owner::{Owner, PoolRetries};
 use crate::peer::{Heard, Peer};
@@ -56,6 +57,7 @@ pub struct Controller {
     pub(crate) owner: Owner,
     pub(crate) handover: Handover,
     pub(crate) retries: PoolRetries,
+    pub(crate) link_alarms: LinkAlarms,
     pub(crate) resets: u8,
     /// Since this run began, a live owner was seen.
     pub(crate) saw_owner: bool,
@@ -158,6 +160,7 @@ impl Controller {
             owner: Owner::new(now),
             handover: Handover::default(),
             retries: PoolRetries::default(),
+            link_alarms: LinkAlarms::default(),
             resets,
             saw_owner: false,
             dead_since: None,
@@ -368,6 +371,7 @@ impl Controller {
         self.poll_requests(now);
         self.poll_owed(now);
         if self.state != State::Halted {
+            self.judge_links(now);
             self.poll_beat(now);
         }
     }

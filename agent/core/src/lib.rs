@@ -15,6 +15,7 @@ mod handover;
 pub mod heartbeat;
 pub mod ids;
 pub mod key;
+mod link_alarms;
 mod ops;
 mod owner;
 pub mod peer;

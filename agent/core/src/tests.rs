@@ -14,6 +14,8 @@ use failover_api::Status;
 use std::fmt::Write;
 use std::path::Path;
 
+mod links;
+
 fn config() -> CoreConfig {
     CoreConfig {
         node: Node::A,

@@ -6,6 +6,7 @@ mod addresses;
 mod commands;
 mod ends;
 mod imports;
+mod links;
 mod stale;
 mod states;
 mod steady;
@@ -79,6 +80,10 @@ pub struct Ledger {
     /// By disk: when a key of that controller changed on it.
     moved: [Vec<VecDeque<u64>>; 2],
     links_well_since: Vec<Option<u64>>,
+    /// By link, by sender: since when it carries nothing.
+    links_cut_since: Vec<[Option<u64>; 2]>,
+    /// By controller: links that its alarms call silent, a bit each.
+    links_told: [u8; 2],
     /// By controller: since when nothing has ailed it or its disks, and since when it has been dark nevertheless.
     calm_since: [Option<u64>; 2],
     dark_since: [Option<u64>; 2],
@@ -123,6 +128,8 @@ impl Ledger {
             looks_anew: [false; 2],
             moved: [vec![VecDeque::new(); disks], vec![VecDeque::new(); disks]],
             links_well_since: vec![Some(0); usize::from(plan.links)],
+            links_cut_since: vec![[None; 2]; usize::from(plan.links)],
+            links_told: [0; 2],
             calm_since: [Some(0); 2],
             dark_since: [None; 2],
             missing_since: [vec![None; disks], vec![None; disks]],
@@ -140,6 +147,7 @@ impl Ledger {
         self.forced[at] = false;
         self.dead_takeover[at] = false;
         self.named[at] = 0;
+        self.links_told[at] = 0;
         for disk in 0..self.rolls[at].len() {
             self.rolls[at][disk] = None;
             self.busy[at][disk] = None;
@@ -185,6 +193,7 @@ impl World {
             self.stays_lit(node);
             self.pool_with_its_address(node);
             self.losses(node);
+            self.silent_links(node);
             self.steadily_verified(node);
             self.watchdog(node);
         }

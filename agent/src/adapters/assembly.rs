@@ -6,7 +6,7 @@
 //!   down:  vgchange -an │ mdadm --stop ─▶ sysfs: no dm node of the group, no array over the disks
 //! ```
 
-use super::disk_paths::{self, Roots};
+use super::disk_paths::{self, Roots, SharedDisk};
 use super::program::Runner;
 use failover_core::adapters::{Change, Failure};
 use failover_core::ids::DiskId;
@@ -97,7 +97,7 @@ impl Assembler {
             .cloned()
             .collect();
         let nodes: Vec<String> = self
-            .nodes(&disks)?
+            .members(&disks)?
             .into_iter()
             .map(|name| self.ground.dev.join(name).display().to_string())
             .collect();
@@ -132,6 +132,11 @@ impl Assembler {
             std::thread::sleep(NODE_LOOK);
         }
         Ok(Change::Made)
+    }
+
+    /// Says early what an assembly would be refused for. Opens nothing.
+    pub(crate) fn look_ahead(&self) -> Result<(), Failure> {
+        self.members(&self.disks).map(|_| ())
     }
 
     /// Takes it apart; `Ok` when the kernel has nothing of it any more.
@@ -322,27 +327,72 @@ impl Assembler {
         Ok(all)
     }
 
+    /// The devices to put it together from: of each disk the multipath device and its partitions, or those of its only
+    /// path. Over one of several paths the volume would end with that path.
+    fn members(&self, disks: &[String]) -> Result<Vec<String>, Failure> {
+        let mut members = Vec::new();
+        for disk in self.chosen(disks)? {
+            let paths: BTreeSet<String> = disk
+                .paths
+                .iter()
+                .map(|path| path.node.name.clone())
+                .collect();
+            let all = self.with_multipath(paths.iter().cloned().collect())?;
+            let mapped: Vec<String> = all.difference(&paths).cloned().collect();
+            let is_multipath = |name: &String| {
+                let uuid = self.ground.roots.sys.join("class/block").join(name);
+                let uuid = fs::read_to_string(uuid.join("dm/uuid"));
+                uuid.is_ok_and(|uuid| uuid.starts_with("mpath-"))
+            };
+            if mapped.iter().any(is_multipath) {
+                members.extend(mapped);
+                continue;
+            }
+            if paths.len() > 1 {
+                let paths: Vec<String> = paths.into_iter().collect();
+                return Err(self.say(&format!(
+                    "not assembled: disk {} has {} paths here ({}) and no multipath device over them, so the volume \
+                     would hang on one of them: `systemctl enable --now multipathd`, or leave one path",
+                    disk.identity,
+                    paths.len(),
+                    paths.join(", ")
+                )));
+            }
+            paths
+                .iter()
+                .for_each(|path| members.extend(self.with_partitions(path)));
+        }
+        members.sort();
+        Ok(members)
+    }
+
     /// Kernel names of disks and their partitions, over every path.
     fn nodes(&self, disks: &[String]) -> Result<Vec<String>, Failure> {
+        let disks = self.chosen(disks)?;
+        let paths = disks.iter().flat_map(|disk| &disk.paths);
+        let mut nodes: Vec<String> = paths
+            .flat_map(|path| self.with_partitions(&path.node.name))
+            .collect();
+        nodes.sort();
+        Ok(nodes)
+    }
+
+    fn chosen(&self, disks: &[String]) -> Result<Vec<SharedDisk>, Failure> {
         let inventory = disk_paths::scan(&self.ground.roots)
             .map_err(|error| self.say(&format!("this machine's disks can't be listed: {error}")))?;
         let choice = disk_paths::choose(&inventory, disks).map_err(|refusals| {
             let texts: Vec<String> = refusals.iter().map(ToString::to_string).collect();
             self.say(&texts.join("; "))
         })?;
-        let mut nodes = Vec::new();
-        for path in choice.disks.iter().flat_map(|disk| &disk.paths) {
-            let place = self.ground.roots.sys.join("block").join(&path.node.name);
-            nodes.push(path.node.name.clone());
-            let Ok(entries) = fs::read_dir(&place) else {
-                continue;
-            };
-            let is_partition = |entry: &fs::DirEntry| entry.path().join("partition").exists();
-            let partitions = entries.flatten().filter(is_partition);
-            nodes.extend(partitions.filter_map(|entry| entry.file_name().into_string().ok()));
-        }
-        nodes.sort();
-        Ok(nodes)
+        Ok(choice.disks)
+    }
+
+    fn with_partitions(&self, disk: &str) -> Vec<String> {
+        let place = self.ground.roots.sys.join("block").join(disk);
+        let entries = fs::read_dir(&place).into_iter().flatten().flatten();
+        let partitions = entries.filter(|entry| entry.path().join("partition").exists());
+        let partitions = partitions.filter_map(|entry| entry.file_name().into_string().ok());
+        std::iter::once(disk.to_owned()).chain(partitions).collect()
     }
 }
 
@@ -495,6 +545,48 @@ mod tests {
             assert_eq!(!found.is_empty(), seen, "an array over {slave}");
             fs::remove_dir_all(slaves).expect("removed");
         }
+    }
+
+    /// Over one of the paths it would end with that path; over all of them LVM sees each volume twice.
+    #[test]
+    fn several_paths_are_used_through_their_multipath_device_alone() {
+        let machine = Machine::new();
+        for folder in ["sys/block/sdc", "sys/devices/1:0:0:0"] {
+            fs::create_dir_all(machine.at(folder)).expect("made");
+        }
+        let device = machine.at("sys/devices/1:0:0:0");
+        symlink(device, machine.at("sys/block/sdc/device")).expect("linked");
+        for (name, text) in [
+            ("sys/devices/1:0:0:0/type", "0"),
+            ("sys/devices/1:0:0:0/wwid", "naa.5000c500a1b2c3d4"),
+            ("sys/block/sdc/dev", "8:32"),
+        ] {
+            fs::write(machine.at(name), text).expect("written");
+        }
+        let group = machine.assembler(Assembly::Lvm("vg-a".to_owned()));
+        let volume = machine.at("dev/vg-a/data");
+        let why = group.up(&volume, &won(), soon()).expect_err("two paths").0;
+        assert!(
+            why.contains("2 paths here (sdb, sdc)") && why.contains("multipathd"),
+            "{why}"
+        );
+        assert!(group.look_ahead().is_err(), "said early");
+        assert_eq!(machine.calls(), "");
+        for (node, uuid, on) in [
+            ("dm-0", "mpath-35000c500a1b2c3d4", "sdb"),
+            ("dm-0", "mpath-35000c500a1b2c3d4", "sdc"),
+            ("dm-1", "part1-mpath-35000c500a1b2c3d4", "dm-0"),
+        ] {
+            let class = machine.at("sys/class/block");
+            fs::create_dir_all(class.join(on).join("holders").join(node)).expect("made");
+            fs::create_dir_all(class.join(node).join("dm")).expect("made");
+            fs::write(class.join(node).join("dm/uuid"), uuid).expect("written");
+        }
+        assert_eq!(group.look_ahead(), Ok(()));
+        assert_eq!(group.up(&volume, &won(), soon()), Ok(Change::Made));
+        let dev = machine.at("dev").display().to_string();
+        let call = format!("-a y --devices {dev}/dm-0,{dev}/dm-1 vg-a\n");
+        assert_eq!(machine.calls(), call);
     }
 
     #[test]

@@ -169,8 +169,8 @@ impl MountPools {
 impl Pools for MountPools {
     fn prescan(&self, id: PoolId) -> Result<(), Failure> {
         let pool = self.pool(id)?;
-        if self.is_apart(id, pool) {
-            return Ok(());
+        if let Some(assembler) = self.assembler(id).filter(|_| self.is_apart(id, pool)) {
+            return assembler.look_ahead();
         }
         let device = match pool.target()? {
             Target::Block(device) => device,

@@ -17,6 +17,7 @@ const DEPTH_MAX: usize = 16;
 
 const TYPE_UINT64: u32 = 8;
 const TYPE_STRING: u32 = 9;
+const TYPE_NUMBERS: u32 = 16;
 const TYPE_LIST: u32 = 19;
 const TYPE_LISTS: u32 = 20;
 
@@ -25,6 +26,8 @@ const TYPE_LISTS: u32 = 20;
 pub(crate) enum Value {
     /// A number.
     Number(u64),
+    /// Several numbers.
+    Numbers(Vec<u64>),
     /// A text.
     Text(String),
     /// A list.
@@ -42,6 +45,13 @@ impl List {
         match self.0.get(name) {
             Some(Value::Number(number)) => Some(*number),
             _ => None,
+        }
+    }
+
+    pub(crate) fn numbers(&self, name: &str) -> &[u64] {
+        match self.0.get(name) {
+            Some(Value::Numbers(numbers)) => numbers,
+            _ => &[],
         }
     }
 
@@ -76,7 +86,7 @@ impl List {
             Value::Text(text) => (own == name && wanted(text)).then_some(text.as_str()),
             Value::List(list) => list.find_text(name, wanted),
             Value::Lists(lists) => lists.iter().find_map(|list| list.find_text(name, wanted)),
-            Value::Number(_) => None,
+            Value::Number(_) | Value::Numbers(_) => None,
         })
     }
 }
@@ -98,27 +108,58 @@ pub(crate) enum NvlistError {
 
 /// Decodes a list with its header of four bytes: encoding, byte order of the writer, two of zero.
 pub(crate) fn decode(bytes: &[u8]) -> Result<List, NvlistError> {
-    match bytes.first() {
-        None => Err(NvlistError::Short(0)),
-        Some(1) => {
-            let mut reader = Reader {
-                bytes,
-                at: 4,
-                pairs: 0,
-            };
-            reader.list(0)
-        }
-        Some(other) => Err(NvlistError::Encoding(*other)),
-    }
+    Ok(decode_start(bytes)?.0)
+}
+
+/// The list at the start of `bytes`, and how many of them it takes.
+pub(crate) fn decode_start(bytes: &[u8]) -> Result<(List, usize), NvlistError> {
+    let mut reader = Reader::begin(bytes)?;
+    let list = reader.list(0)?;
+    Ok((list, reader.at))
+}
+
+/// The list at the start of `bytes`, without what follows it, and with another number `name` of its own (of none of the
+/// lists in it). `Ok(None)` where it has no such number.
+pub(crate) fn with_number<'b>(
+    bytes: &'b [u8],
+    name: &'b str,
+    number: u64,
+) -> Result<Option<Vec<u8>>, NvlistError> {
+    let mut reader = Reader::begin(bytes)?;
+    reader.wanted = name;
+    reader.list(0)?;
+    let Some(at) = reader.wanted_at else {
+        return Ok(None);
+    };
+    let mut list = bytes[..reader.at].to_vec();
+    list[at..at + 8].copy_from_slice(&number.to_be_bytes());
+    Ok(Some(list))
 }
 
 struct Reader<'b> {
     bytes: &'b [u8],
     at: usize,
     pairs: usize,
+    /// Number whose place is noted.
+    wanted: &'b str,
+    wanted_at: Option<usize>,
 }
 
 impl<'b> Reader<'b> {
+    fn begin(bytes: &'b [u8]) -> Result<Reader<'b>, NvlistError> {
+        match bytes.first() {
+            None => Err(NvlistError::Short(0)),
+            Some(1) => Ok(Reader {
+                bytes,
+                at: 4,
+                pairs: 0,
+                wanted: "",
+                wanted_at: None,
+            }),
+            Some(other) => Err(NvlistError::Encoding(*other)),
+        }
+    }
+
     fn take(&mut self, length: usize) -> Result<&'b [u8], NvlistError> {
         let end = self
             .at
@@ -177,7 +218,18 @@ impl<'b> Reader<'b> {
             let name = self.text()?;
             let kind = self.u32()?;
             let elements = self.length()?;
+            if depth == 0 && kind == TYPE_UINT64 && name == self.wanted {
+                self.wanted_at = Some(self.at);
+            }
             let value = match kind {
+                TYPE_NUMBERS => {
+                    // An array of XDR has its count before it.
+                    let mut numbers = Vec::new();
+                    for _ in 0..self.length()? {
+                        numbers.push(self.u64()?);
+                    }
+                    Some(Value::Numbers(numbers))
+                }
                 TYPE_UINT64 => Some(Value::Number(self.u64()?)),
                 TYPE_STRING => Some(Value::Text(self.text()?)),
                 TYPE_LIST => Some(Value::List(self.list(depth + 1)?)),
@@ -226,6 +278,7 @@ pub(crate) mod write {
             text(name, out);
             let (kind, elements) = match value {
                 Value::Number(_) => (8, 1),
+                Value::Numbers(numbers) => (16, numbers.len() as u32),
                 Value::Text(_) => (9, 1),
                 Value::List(_) => (19, 1),
                 Value::Lists(lists) => (20, lists.len() as u32),
@@ -234,6 +287,12 @@ pub(crate) mod write {
             out.extend(u32::to_be_bytes(elements));
             match value {
                 Value::Number(number) => out.extend(number.to_be_bytes()),
+                Value::Numbers(numbers) => {
+                    out.extend((numbers.len() as u32).to_be_bytes());
+                    for number in numbers {
+                        out.extend(number.to_be_bytes());
+                    }
+                }
                 Value::Text(value) => text(value, out),
                 Value::List(list) => body(list, out),
                 Value::Lists(lists) => lists.iter().for_each(|list| body(list, out)),
@@ -273,6 +332,7 @@ mod tests {
                 )]))),
             ),
             ("txg".to_owned(), Value::Number(u64::MAX - 3)),
+            ("holes".to_owned(), Value::Numbers(vec![2, u64::MAX])),
         ]))
     }
 
@@ -282,7 +342,26 @@ mod tests {
         assert_eq!(decode(&write::encode(&list)), Ok(list));
     }
 
-    /// A boolean, which has no value, and an array of numbers.
+    /// Only the list's own number changes, not one of that name in a list in it; what follows the list is left away.
+    #[test]
+    fn a_number_is_exchanged() {
+        let mut list = sample();
+        list.0.insert("guid".to_owned(), Value::Number(7));
+        let mut bytes = write::encode(&list);
+        let length = bytes.len();
+        bytes.extend([0xee; 100]);
+        let changed = with_number(&bytes, "guid", u64::MAX / 3).expect("a list");
+        let changed = changed.expect("the number");
+        assert_eq!(changed.len(), length);
+        list.0
+            .insert("guid".to_owned(), Value::Number(u64::MAX / 3));
+        assert_eq!(decode(&changed), Ok(list));
+        let without = write::encode(&sample());
+        assert_eq!(with_number(&without, "guid", 1), Ok(None));
+        assert!(with_number(&without[..50], "txg", 1).is_err());
+    }
+
+    /// A boolean, which has no value, and an array of signed numbers.
     #[test]
     fn other_types_are_passed_over() {
         let mut bytes = vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
@@ -291,7 +370,7 @@ mod tests {
         bytes.extend([0, 0, 0, 1, 0, 0, 0, 0]);
         bytes.extend([0, 0, 0, 40, 0, 0, 0, 0, 0, 0, 0, 3]);
         bytes.extend(b"arr\0");
-        bytes.extend([0, 0, 0, 16, 0, 0, 0, 2]);
+        bytes.extend([0, 0, 0, 15, 0, 0, 0, 2]);
         bytes.extend([7; 16]);
         bytes.extend([0; 8]);
         assert_eq!(decode(&bytes), Ok(List::default()));

@@ -201,6 +201,7 @@ impl World {
 
     /// Follows the health of the links.
     pub(crate) fn conditions_changed(&mut self) {
+        self.follow_cut_links();
         let now = self.now;
         let conditions = &self.conditions;
         let busy = conditions.busy != [false; 2];

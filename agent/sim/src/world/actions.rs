@@ -25,6 +25,7 @@ impl World {
                 Action::Notify(notice) => {
                     tell!(self, node, "[{}] {}", notice.id, notice.text);
                     self.noticed(node, &notice);
+                    self.noticed_of_links(node, &notice);
                     *self.coverage.notices.entry(notice.id).or_default() += 1;
                 }
                 Action::History(record) => {

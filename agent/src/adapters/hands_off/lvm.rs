@@ -2,8 +2,9 @@
 //!
 //! A group isn't activated by itself if it says so (`vgchange --setautoactivation n`, seen in the backup that LVM keeps
 //! of each group), or if `auto_activation_volume_list` doesn't name it. `event_activation = 0` only moves it to the boot.
-//! With `use_devicesfile = 1` LVM sees only what its devices file names (`man lvmdevices`). What a pattern of
-//! `global_filter` rejects isn't judged here.
+//! With `use_devicesfile = 1` LVM sees only what its devices file names (`man lvmdevices`). Where that isn't set the
+//! default counts with which LVM was built; lvm.conf tells it as a comment, as it does for each setting. What a pattern
+//! of `global_filter` rejects isn't judged here.
 
 use super::names::{Member, Names};
 use super::{Files, Finding, lines};
@@ -13,6 +14,7 @@ const RULES: [&str; 3] = ["69-lvm.rules", "69-dm-lvm.rules", "69-dm-lvm-metad.ru
 const CONFIGS: [&str; 2] = ["etc/lvm/lvm.conf", "etc/lvm/lvmlocal.conf"];
 const DEVICES: &str = "etc/lvm/devices/system.devices";
 const LIST: &str = "auto_activation_volume_list";
+const BY_FILE: &str = "use_devicesfile";
 
 /// A group as its backup describes it.
 struct Group {
@@ -21,28 +23,36 @@ struct Group {
     off: bool,
 }
 
+/// What of LVM's settings counts here.
+#[derive(Default)]
+struct Settings {
+    /// The groups that are activated by themselves, and where that stands; all, if there is no list.
+    list: Option<(&'static str, usize, Vec<String>)>,
+    /// `global_filter` rejects something.
+    rejects: bool,
+    by_file: ByFile,
+}
+
+/// Whether LVM sees only what its devices file names.
+#[derive(Default, PartialEq, Eq)]
+enum ByFile {
+    /// The default of this LVM decides, and isn't told: off as it is published, on in RHEL 9 and what comes from it.
+    #[default]
+    Unknown,
+    Yes,
+    No,
+}
+
 pub(super) fn look(files: &Files<'_>, names: &Names) -> Vec<Finding> {
     let mut found = Vec::new();
     if names.lvm.is_empty() || !RULES.iter().any(|rule| files.has_udev_rule(rule)) {
         return found;
     }
-    let (mut list, mut filter) = (None, None);
-    let (mut by_file, mut file) = (None, None);
-    for path in CONFIGS {
-        let Some(text) = files.text(path, &mut found) else {
-            continue;
-        };
-        if let Some((line, entries)) = list_of(&text, LIST) {
-            list = Some((path, line, entries));
-        }
-        filter = list_of(&text, "global_filter").or(filter);
-        by_file = value_of(&text, "use_devicesfile").or(by_file);
-        file = value_of(&text, "devicesfile").or(file);
-    }
-    let rejects = filter.is_some_and(|(_, entries)| entries.iter().any(|one| one.starts_with('r')));
-    let by_file =
-        by_file.as_deref() == Some("1") && file.is_none_or(|name| name == "system.devices");
-    let devices = by_file.then(|| files.text(DEVICES, &mut found)).flatten();
+    let settings = Settings::read(files, &mut found);
+    let devices = match settings.by_file {
+        ByFile::No => None,
+        ByFile::Yes | ByFile::Unknown => files.text(DEVICES, &mut found),
+    };
     let groups: Vec<Group> = files
         .list("etc/lvm/backup", "")
         .iter()
@@ -52,20 +62,78 @@ pub(super) fn look(files: &Files<'_>, names: &Names) -> Vec<Finding> {
         let group = groups
             .iter()
             .find(|group| group.text.contains(&format!("\"{}\"", member.uuid)));
-        let (path, line) = list
-            .as_ref()
-            .map_or((CONFIGS[0], 0), |(path, line, _)| (*path, *line));
-        let listed = list.as_ref().is_none_or(|(_, _, entries)| match group {
-            Some(group) => entries.iter().any(|entry| names_group(entry, &group.name)),
-            None => !entries.is_empty(),
-        });
-        if !listed || group.is_some_and(|group| group.off) {
+        if !settings.activate(group) || group.is_some_and(|group| group.off) {
             continue;
         }
         let named = |text: &String| text.lines().any(|line| names_member(line, member, names));
-        if !devices.as_ref().is_none_or(named) {
+        // Without the file LVM sees everything, whatever the setting is.
+        let kept_off = devices.as_ref().is_some_and(|text| !named(text));
+        if kept_off && settings.by_file == ByFile::Yes {
             continue;
         }
+        let finding = settings.finding(files, member, group);
+        let unless = match (settings.rejects, kept_off) {
+            (false, false) => None,
+            (true, _) => Some("global_filter rejects it, which can't be judged here"),
+            (false, true) => Some(
+                "LVM goes by its devices file, which doesn't name it: this LVM's own default of use_devicesfile \
+                 decides (`lvmconfig --type full devices/use_devicesfile`), so write `use_devicesfile = 1` into \
+                 /etc/lvm/lvm.conf",
+            ),
+        };
+        found.push(match unless {
+            Some(unless) => Finding {
+                problem: format!("{}, unless {unless}", finding.problem),
+                doubtful: true,
+                ..finding
+            },
+            None => finding,
+        });
+    }
+    found
+}
+
+impl Settings {
+    fn read(files: &Files<'_>, found: &mut Vec<Finding>) -> Settings {
+        let mut settings = Settings::default();
+        let (mut filter, mut file) = (None, None);
+        let (mut by_file, mut by_default) = (None, None);
+        for path in CONFIGS {
+            let Some(text) = files.text(path, found) else {
+                continue;
+            };
+            if let Some((line, entries)) = list_of(&text, LIST) {
+                settings.list = Some((path, line, entries));
+            }
+            filter = list_of(&text, "global_filter").or(filter);
+            by_file = value_of(&text, BY_FILE).or(by_file);
+            by_default = default_of(&text, BY_FILE).or(by_default);
+            file = value_of(&text, "devicesfile").or(file);
+        }
+        settings.rejects =
+            filter.is_some_and(|(_, entries)| entries.iter().any(|one| one.starts_with('r')));
+        let other_file = file.is_some_and(|name| name != "system.devices");
+        settings.by_file = match by_file.or(by_default).as_deref() {
+            _ if other_file => ByFile::No,
+            Some("1") => ByFile::Yes,
+            Some(_) => ByFile::No,
+            None => ByFile::Unknown,
+        };
+        settings
+    }
+
+    /// Whether the group, or any where it isn't known which, is one of those that are activated by themselves.
+    fn activate(&self, group: Option<&Group>) -> bool {
+        let list = self.list.as_ref();
+        list.is_none_or(|(_, _, entries)| match group {
+            Some(group) => entries.iter().any(|entry| names_group(entry, &group.name)),
+            None => !entries.is_empty(),
+        })
+    }
+
+    fn finding(&self, files: &Files<'_>, member: &Member, group: Option<&Group>) -> Finding {
+        let list = self.list.as_ref();
+        let (path, line) = list.map_or((CONFIGS[0], 0), |(path, line, _)| (*path, *line));
         let name = &member.name;
         let (problem, remedy) = match group {
             Some(Group { name: group, .. }) => (
@@ -85,20 +153,8 @@ pub(super) fn look(files: &Files<'_>, names: &Names) -> Vec<Finding> {
                 ),
             ),
         };
-        let finding = files.at(path, line, problem, &remedy);
-        found.push(match rejects {
-            true => Finding {
-                problem: format!(
-                    "{}, unless global_filter rejects it, which can't be judged here",
-                    finding.problem
-                ),
-                doubtful: true,
-                ..finding
-            },
-            false => finding,
-        });
+        files.at(path, line, problem, &remedy)
     }
-    found
 }
 
 fn group(path: &str, text: String) -> Group {
@@ -153,6 +209,18 @@ fn value_of(text: &str, key: &str) -> Option<String> {
         }
     }
     value
+}
+
+/// The default of a setting: lvm.conf comments out each that has it.
+fn default_of(text: &str, key: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let comment = line.trim_start().strip_prefix('#')?;
+        let (left, right) = comment.split_once('=')?;
+        let value = right.trim();
+        // Prose that speaks of the setting is no default.
+        let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        (left.trim() == key && plain).then(|| value.to_owned())
+    })
 }
 
 /// The list of a setting and its line; it may go over several.

@@ -338,8 +338,19 @@ fn a_volume_group_that_lvm_is_kept_off_is_not_refused() {
         machine.write(devices, format!("{own}{line}\n"));
         machine.finds("/etc/lvm/lvm.conf: ", &["sda2"]);
     }
-    // Another file, or none that counts.
+    // Not set: lvm.conf tells the default with which this LVM was built.
     machine.write(devices, own);
+    for (default, finds) in [
+        ("  # use_devicesfile = 1\n", false),
+        ("  # use_devicesfile = 0\n", true),
+    ] {
+        machine.write(conf, format!("devices {{\n{default}}}\n"));
+        match finds {
+            true => machine.finds("/etc/lvm/lvm.conf: ", &["sda2"]),
+            false => machine.finds_nothing(),
+        }
+    }
+    // Another file, or none that counts.
     machine.write("etc/lvm/lvmlocal.conf", "devices/use_devicesfile = 0\n");
     machine.finds("/etc/lvm/lvm.conf: ", &["sda2"]);
     let doubtful = || {
@@ -355,6 +366,17 @@ fn a_volume_group_that_lvm_is_kept_off_is_not_refused() {
         assert_eq!(found.len(), 1, "{found:?}");
         found[0].doubtful
     };
+    // Neither set nor told: it may be kept off by its devices file, but not by one that names it or isn't there.
+    machine.write("etc/lvm/lvmlocal.conf", "");
+    machine.write(conf, "devices {\n  # use_devicesfile = is new\n}\n");
+    assert!(doubtful());
+    let named = "IDTYPE=devname IDNAME=. DEVNAME=/dev/sda2 PVID=.\n";
+    machine.write(devices, named);
+    assert!(!doubtful());
+    fs::remove_file(machine.folder.path().join(devices)).expect("there");
+    assert!(!doubtful());
+    machine.write(devices, own);
+    machine.write("etc/lvm/lvmlocal.conf", "devices/use_devicesfile = 0\n");
     for (filter, doubted) in [("a|.*|", false), ("r|/dev/disk/by-id/wwn-.*|", true)] {
         machine.write(
             conf,

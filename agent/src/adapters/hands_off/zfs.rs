@@ -65,7 +65,7 @@ fn look_at_cache(
         let is_shared = |path: &str| names.node(path).is_some();
         let disk = match value {
             Value::List(list) => list.find_text("path", &is_shared),
-            Value::Number(_) | Value::Text(_) | Value::Lists(_) => None,
+            Value::Number(_) | Value::Numbers(_) | Value::Text(_) | Value::Lists(_) => None,
         };
         let disk = disk.and_then(|path| names.node(path));
         if !configured && disk.is_none() {

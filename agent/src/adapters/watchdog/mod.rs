@@ -39,6 +39,17 @@ pub struct DeviceWatchdog {
     kept: bool,
 }
 
+/// Who left it armed with the service manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Nobody: this run opened it.
+    No,
+    /// An earlier run that owned in this boot.
+    ByOwner,
+    /// An earlier run that didn't.
+    ByOther,
+}
+
 impl std::fmt::Debug for DeviceWatchdog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -54,42 +65,54 @@ impl DeviceWatchdog {
     /// Goes on with the one that the service manager kept if it is that of `path`; else disarms that one and opens the
     /// device, which arms it. Sets the timeout (whole seconds), reads it back, and leaves a copy with the manager.
     ///
+    /// With `owned`, an earlier run owned in this boot, and may have left pools that nobody watches over if this start
+    /// fails: the one that was kept then stays armed until one works.
+    ///
     /// # Errors
     /// The device isn't there, is another's, or can't do what is needed of it: with the remedy.
     pub fn open(
         path: &Path,
         timeout: Duration,
         kept: Option<OwnedFd>,
+        owned: bool,
     ) -> Result<DeviceWatchdog, Failure> {
-        let (device, kept) = match kept.map(File::from) {
-            // The manager has its copy still, and no room for a second one.
-            Some(kept) if same_device(&kept, path) => (kept, Ok(())),
-            other => {
-                if let Some(stranger) = other {
-                    let_go(&stranger);
-                }
-                let device = OpenOptions::new().write(true).open(path).map_err(|error| {
-                    failure(path, &format!(
-                        "can't be opened: {error}; load its driver, and see that neither systemd (RuntimeWatchdogSec) \
-                         nor another daemon holds it"
-                    ))
-                })?;
-                let kept = supervisor::keep(KEPT_AS, device.as_fd());
-                (device, kept)
+        let mut stranger = match kept.map(File::from) {
+            Some(kept) if same_device(&kept, path) => {
+                let left = if owned { Left::ByOwner } else { Left::ByOther };
+                return DeviceWatchdog::checked(Box::new(kept), path, timeout, left);
             }
+            other => other,
         };
-        if let Err(error) = &kept {
-            tracing::warn!("the service manager doesn't keep the watchdog: {error}");
+        if !owned && let Some(stranger) = stranger.take() {
+            let_go(&stranger);
         }
-        DeviceWatchdog::checked(Box::new(device), path, timeout, kept.is_ok())
+        let device = OpenOptions::new().write(true).open(path).map_err(|error| {
+            failure(path, &format!(
+                "can't be opened: {error}; load its driver, and see that neither systemd (RuntimeWatchdogSec) nor \
+                 another daemon holds it"
+            ))
+        })?;
+        let copy = device.try_clone();
+        let mut watchdog = DeviceWatchdog::checked(Box::new(device), path, timeout, Left::No)?;
+        if let Some(stranger) = stranger {
+            let_go(&stranger);
+        }
+        match copy.and_then(|copy| supervisor::keep(KEPT_AS, copy.as_fd())) {
+            Ok(()) => watchdog.kept = true,
+            Err(error) => {
+                tracing::warn!("the service manager doesn't keep the watchdog: {error}");
+            }
+        }
+        Ok(watchdog)
     }
 
-    /// The device must do what it was asked for.
+    /// The device must do what it was asked for. One that an earlier run left armed for what it owned stays so if it
+    /// doesn't; any other is disarmed.
     fn checked(
         device: Box<dyn Device>,
         path: &Path,
         timeout: Duration,
-        kept: bool,
+        left: Left,
     ) -> Result<DeviceWatchdog, Failure> {
         let mut watchdog = DeviceWatchdog {
             device,
@@ -97,10 +120,17 @@ impl DeviceWatchdog {
             timeout,
             identity: String::new(),
             failed: false,
-            kept,
+            kept: left != Left::No,
         };
         match watchdog.set_up(timeout) {
             Ok(()) => Ok(watchdog),
+            Err(why) if left == Left::ByOwner => Err(failure(
+                path,
+                &format!(
+                    "{why}; it stays armed, because this controller owned in this boot: it resets this machine unless \
+                     failoverd starts"
+                ),
+            )),
             Err(why) => {
                 watchdog.release();
                 Err(failure(path, &why))

@@ -47,7 +47,12 @@ impl Pretend {
 
     fn open(&self, seconds: u64) -> Result<DeviceWatchdog, Failure> {
         let timeout = Duration::from_secs(seconds);
-        DeviceWatchdog::checked(Box::new(self.clone()), Path::new("/dev/wd"), timeout, false)
+        DeviceWatchdog::checked(
+            Box::new(self.clone()),
+            Path::new("/dev/wd"),
+            timeout,
+            Left::No,
+        )
     }
 
     fn refusal(&self, seconds: u64) -> String {
@@ -104,7 +109,7 @@ impl Device for Pretend {
 #[test]
 fn what_is_no_watchdog_is_refused_with_the_remedy() {
     let open = |path: &str, seconds| {
-        DeviceWatchdog::open(Path::new(path), Duration::from_secs(seconds), None)
+        DeviceWatchdog::open(Path::new(path), Duration::from_secs(seconds), None, false)
             .expect_err("none")
             .0
     };
@@ -152,6 +157,39 @@ fn a_device_does_what_was_asked_or_is_disarmed_and_refused() {
         assert!(!device.state().armed, "{why}: a refused one must not reset");
     }
     assert!(pretend().refusal(2).contains("at least 3"));
+}
+
+/// Its pools may be imported still, and nobody pets after a start that failed: the reset is what ends that.
+#[test]
+fn a_kept_one_that_fails_its_setup_stays_armed_where_this_boot_owned() {
+    let (path, timeout) = (Path::new("/dev/wd"), Duration::from_secs(10));
+    for (left, owned) in [(Left::ByOwner, true), (Left::ByOther, false)] {
+        let device = Pretend::with(|s| s.makes = |_| Err(Errno::EINVAL));
+        let opened = DeviceWatchdog::checked(Box::new(device.clone()), path, timeout, left);
+        let said = opened.expect_err("refused").0;
+        assert!(said.contains("60 s is in force"), "{said}");
+        assert_eq!(said.contains("it stays armed"), owned, "{said}");
+        assert_eq!(device.state().armed, owned);
+    }
+    let device = pretend();
+    let opened = DeviceWatchdog::checked(Box::new(device.clone()), path, timeout, Left::ByOwner);
+    opened.expect("fine").disarm();
+    assert!(!device.state().armed, "an end in order");
+}
+
+/// The configuration names another device now, and that one can't be had.
+#[test]
+fn one_of_another_device_stays_armed_until_the_new_one_works() {
+    for owned in [true, false] {
+        let old = tempfile::NamedTempFile::new().expect("a file");
+        let kept = OwnedFd::from(old.reopen().expect("opened"));
+        let path = Path::new("/nowhere/watchdog");
+        let opened = DeviceWatchdog::open(path, Duration::from_secs(10), Some(kept), owned);
+        assert!(opened.is_err());
+        let letter = if owned { "" } else { "V" };
+        let written = std::fs::read_to_string(old.path()).expect("read");
+        assert_eq!(written, letter);
+    }
 }
 
 #[test]

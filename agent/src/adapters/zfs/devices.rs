@@ -38,6 +38,8 @@ pub struct Places {
     pub roots: Roots,
     /// Device nodes.
     pub dev: PathBuf,
+    /// What stands in for devices that an import must not open; made when it is needed.
+    pub withheld: PathBuf,
 }
 
 impl Default for Places {
@@ -45,6 +47,7 @@ impl Default for Places {
         Places {
             roots: Roots::default(),
             dev: "/dev".into(),
+            withheld: "/run/failoverd/withheld".into(),
         }
     }
 }
@@ -80,6 +83,15 @@ pub(crate) struct Survey {
     pub(crate) remarks: Vec<String>,
     /// Disks whose partition table was read again.
     pub(crate) reread: usize,
+    /// Nodes on which a label was looked for.
+    pub(crate) read: BTreeSet<PathBuf>,
+}
+
+impl Survey {
+    /// Every disk was read.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.absent.is_empty() && self.silent.is_empty() && self.remarks.is_empty()
+    }
 }
 
 /// Looks at disks.
@@ -95,6 +107,7 @@ struct OneDisk {
     found: Vec<Found>,
     remarks: Vec<String>,
     reread: bool,
+    read: Vec<PathBuf>,
 }
 
 /// Whether a thread for a disk began.
@@ -177,6 +190,7 @@ impl Devices {
                     survey.found.extend(one.found);
                     survey.remarks.extend(one.remarks);
                     survey.reread += usize::from(one.reread);
+                    survey.read.extend(one.read);
                 }
                 Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
@@ -187,6 +201,18 @@ impl Devices {
         survey.silent.extend(waiting);
         survey.found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(survey)
+    }
+
+    /// Those of `disks` that this machine sees; all, where that can't be told. Nothing is opened.
+    pub(crate) fn seen(&self, disks: &[String]) -> Vec<String> {
+        let Ok(inventory) = disk_paths::scan(&self.places.roots) else {
+            return disks.to_vec();
+        };
+        let is_seen = |disk: &&String| {
+            let choice = disk_paths::choose(&inventory, std::slice::from_ref(*disk));
+            choice.is_ok_and(|choice| choice.disks.iter().any(|disk| !disk.paths.is_empty()))
+        };
+        disks.iter().filter(is_seen).cloned().collect()
     }
 
     /// Starts a thread for the disk, unless one is at it already.
@@ -265,10 +291,13 @@ impl Devices {
                     .push(format!("buffers of {path} were not dropped: {error}"));
             }
             match label_on(&path, guid) {
-                Ok(label) => one.found.extend(label.map(|label| Found {
-                    path: self.lasting_name(disk, name, number, &node),
-                    label,
-                })),
+                Ok(label) => {
+                    one.found.extend(label.map(|label| Found {
+                        path: self.lasting_name(disk, name, number, &node),
+                        label,
+                    }));
+                    one.read.push(path);
+                }
                 Err(error) => {
                     let path = path.display();
                     one.remarks

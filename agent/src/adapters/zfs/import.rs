@@ -4,9 +4,11 @@ use super::devices::{Depth, Survey};
 use super::kernel::{SUSPENDED, Seen};
 use super::label::LabelState;
 use super::tree::{Health, Tree, assemble, names};
+use super::withheld::divide;
 use super::{Member, Parts, ZfsPools, inner};
 use failover_core::adapters::{Change, Failure};
 use failover_core::ids::DiskId;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -42,9 +44,7 @@ impl ZfsPools {
             Seen::Absent if !self.kernel.is_loaded() => return Err(one.no_module()),
             Seen::Absent => {}
         }
-        let is_won = |disk: &&String| won.contains(&DiskId::of(disk));
-        let (disks, lost): (Vec<&String>, Vec<&String>) = one.pool.disks.iter().partition(is_won);
-        let disks: Vec<String> = disks.into_iter().cloned().collect();
+        let (disks, lost) = divide(&one.pool.disks, won);
         let longest = Instant::now() + self.limits.import / LABELS_SHARE;
         let survey = self
             .devices
@@ -53,21 +53,23 @@ impl ZfsPools {
         for remark in &survey.remarks {
             tracing::warn!("pool {}: {remark}", one.pool.name);
         }
-        let without = self.may_be_imported(one, &survey, &lost, until)?;
+        let (without, withheld) = self.may_be_imported(one, &survey, &lost, until)?;
         parts.end("devices");
-        self.zpool_import(one, &survey, &without, until)?;
+        let found = survey.found.iter().map(|found| &found.path);
+        let devices: Vec<&PathBuf> = found.chain(&withheld).collect();
+        self.zpool_import(one, &devices, &without, until)?;
         parts.end("import");
         Ok(Change::Made)
     }
 
-    /// Says what the import has to do without, for the messages.
+    /// Says what the import has to do without, for the messages, and what stands in for devices that it must not open.
     fn may_be_imported(
         &self,
         one: &Member,
         survey: &Survey,
-        lost: &[&String],
+        lost: &[String],
         until: Instant,
-    ) -> Result<String, Failure> {
+    ) -> Result<(String, Vec<PathBuf>), Failure> {
         let without = without(survey, lost);
         let labels = survey.found.iter().map(|found| &found.label);
         let Some(tree) = assemble(one.pool.guid, labels) else {
@@ -76,6 +78,7 @@ impl ZfsPools {
         };
         let without = format!("{without}{}", tree.unseen());
         one.is_importable(&tree)?;
+        self.no_top_is_withheld(one, &tree, survey, lost)?;
         match tree.health() {
             Health::Whole if tree.unseen().is_empty() => {}
             Health::Whole => tracing::warn!("pool {}: imported{without}", one.pool.name),
@@ -92,22 +95,26 @@ impl ZfsPools {
             }
         }
         let left = until.saturating_duration_since(Instant::now());
-        match one.multihost(&tree) {
+        let is_exported = tree.state == LabelState::Exported;
+        let waits = self.kernel.waits(is_exported, tree.host_id());
+        match one.multihost(&tree).filter(|_| waits) {
             Some((longest, text)) if longest > left => {
                 Err(one.say(&format!("not imported: {text}")))
             }
             Some((_, text)) => {
                 tracing::warn!("pool {}: {text}", one.pool.name);
-                Ok(without)
+                Ok(())
             }
-            None => Ok(without),
-        }
+            None => Ok(()),
+        }?;
+        let withheld = self.withhold(one, survey, &tree)?;
+        Ok((without, withheld))
     }
 
     fn zpool_import(
         &self,
         one: &Member,
-        survey: &Survey,
+        devices: &[&PathBuf],
         without: &str,
         until: Instant,
     ) -> Result<(), Failure> {
@@ -115,9 +122,9 @@ impl ZfsPools {
         // -f: the pool was last used by the other controller, whose writes the fence keeps off. No cache file: the
         // system must not import it by itself after a boot.
         let mut arguments = vec!["import", "-N", "-f", "-o", "cachefile=none"];
-        for found in &survey.found {
-            let Some(path) = found.path.to_str() else {
-                continue;
+        for device in devices {
+            let Some(path) = device.to_str() else {
+                return Err(one.say(&format!("not imported: {device:?} is no text")));
             };
             arguments.extend(["-d", path]);
         }
@@ -243,7 +250,7 @@ impl Member {
 }
 
 /// The disks that an import had to do without.
-fn without(survey: &Survey, lost: &[&String]) -> String {
+fn without(survey: &Survey, lost: &[String]) -> String {
     let mut text = String::new();
     let mut add = |what: &str, disks: Vec<&str>| {
         if !disks.is_empty() {
@@ -254,7 +261,7 @@ fn without(survey: &Survey, lost: &[&String]) -> String {
     let (absent, silent) = (plain(&survey.absent), plain(&survey.silent));
     add(
         "not won (see the fence's report)",
-        lost.iter().map(|disk| disk.as_str()).collect(),
+        lost.iter().map(String::as_str).collect(),
     );
     add(
         "not seen by this machine",

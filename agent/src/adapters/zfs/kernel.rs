@@ -32,6 +32,7 @@ pub(crate) const SUSPENDED: &str = "SUSPENDED";
 pub(crate) struct Kernel {
     kstat: PathBuf,
     module: PathBuf,
+    spl: PathBuf,
 }
 
 impl Kernel {
@@ -39,14 +40,48 @@ impl Kernel {
         Kernel {
             kstat: roots.proc.join("spl/kstat/zfs"),
             module: roots.sys.join("module/zfs"),
+            spl: roots.sys.join("module/spl/parameters"),
         }
     }
 
-    /// Version of the module, such as `(2, 4)`; `None` where it isn't loaded or doesn't say.
-    pub(crate) fn version(&self) -> Option<(u32, u32)> {
+    /// Version of the module, such as `(2, 4, 1)`; `None` where it isn't loaded or doesn't say. A third number that isn't
+    /// told counts as the newest.
+    pub(crate) fn version(&self) -> Option<(u32, u32, u32)> {
         let text = fs::read_to_string(self.module.join("version")).ok()?;
         let mut numbers = text.trim().split(['.', '-', '_', '~']).map(str::parse);
-        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+        let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+        let patch = numbers.next().and_then(Result::ok).unwrap_or(u32::MAX);
+        Some((major, minor, patch))
+    }
+
+    /// The host id of this machine, as the module notes it in pools; `None` where it has none.
+    pub(crate) fn host_id(&self) -> Option<u64> {
+        let parameter = |name: &str| {
+            let text = fs::read_to_string(self.spl.join(name)).ok()?;
+            Some(text.trim().to_owned())
+        };
+        let set = parameter("spl_hostid").and_then(|text| text.parse().ok());
+        let id = set.filter(|id| *id != 0).or_else(|| {
+            let place = parameter("spl_hostid_path").unwrap_or_else(|| "/etc/hostid".to_owned());
+            let bytes = fs::read(place).ok()?;
+            let id = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
+            Some(u64::from(id))
+        });
+        id.filter(|id| *id != 0)
+    }
+
+    /// Whether an import waits for other hosts' writes, where `multihost` is on: never for a pool that this very machine
+    /// exported. One that another one exported, or that this one used last, did without the wait before 2.3.6 and 2.4.1
+    /// (`spa_activity_check_required`). A version that isn't told counts as one that waits.
+    pub(crate) fn waits(&self, is_exported: bool, used_by: Option<u64>) -> bool {
+        let is_own = used_by.is_some() && used_by == self.host_id();
+        let either_will_do = self.version().is_some_and(|version| {
+            version < (2, 3, 6) || ((2, 4, 0)..(2, 4, 1)).contains(&version)
+        });
+        match either_will_do {
+            true => !is_exported && !is_own,
+            false => !is_exported || !is_own,
+        }
     }
 
     /// Whether the module is loaded.
@@ -223,13 +258,74 @@ mod tests {
         let (_folder, kernel) = tree();
         assert_eq!(kernel.version(), None);
         for (text, version) in [
-            ("2.4.4-1~bpo13+1\n", Some((2, 4))),
-            ("2.1.11-1\n", Some((2, 1))),
+            ("2.4.4-1~bpo13+1\n", Some((2, 4, 4))),
+            ("2.1.11-1\n", Some((2, 1, 11))),
+            ("2.5-rc1\n", Some((2, 5, u32::MAX))),
             ("x\n", None),
         ] {
             fs::create_dir_all(&kernel.module).expect("made");
             fs::write(Path::new(&kernel.module).join("version"), text).expect("written");
             assert_eq!(kernel.version(), version, "{text}");
         }
+    }
+
+    #[test]
+    fn the_host_id_is_the_modules_then_the_files() {
+        let (folder, kernel) = tree();
+        fs::create_dir_all(&kernel.spl).expect("made");
+        let file = folder.path().join("hostid");
+        let path = kernel.spl.join("spl_hostid_path");
+        fs::write(path, format!("{}\n", file.display())).expect("written");
+        assert_eq!(kernel.host_id(), None);
+        for (bytes, id) in [
+            (&[1, 2][..], None),
+            (&[0; 4], None),
+            (&[7; 4], Some(0x0707_0707)),
+        ] {
+            fs::write(&file, bytes).expect("written");
+            assert_eq!(kernel.host_id(), id);
+        }
+        let set = |text: &str| fs::write(kernel.spl.join("spl_hostid"), text).expect("written");
+        set("0\n");
+        assert_eq!(kernel.host_id(), Some(0x0707_0707));
+        set("11\n");
+        assert_eq!(kernel.host_id(), Some(11));
+    }
+
+    #[test]
+    fn who_waits_for_other_hosts_depends_on_the_version() {
+        let (_folder, kernel) = tree();
+        fs::create_dir_all(&kernel.spl).expect("made");
+        fs::create_dir_all(&kernel.module).expect("made");
+        fs::write(kernel.spl.join("spl_hostid"), "11\n").expect("written");
+        let cases = [
+            (false, None),
+            (false, Some(12)),
+            (false, Some(11)),
+            (true, Some(12)),
+            (true, None),
+            (true, Some(11)),
+        ];
+        let old = [true, true, false, false, false, false];
+        let new = [true, true, true, true, true, false];
+        for (version, expected) in [
+            ("2.1.11-1", old),
+            ("2.2.9-1", old),
+            ("2.3.5-1", old),
+            ("2.3.6-1", new),
+            ("2.4.0-1", old),
+            ("2.4.1-1", new),
+            ("2.5.0-1", new),
+            ("2.3-git", new),
+            ("x", new),
+        ] {
+            fs::write(kernel.module.join("version"), version).expect("written");
+            let waits = cases.map(|(is_exported, host)| kernel.waits(is_exported, host));
+            assert_eq!(waits, expected, "{version}");
+        }
+        // Without a host id nobody is this machine.
+        fs::remove_file(kernel.spl.join("spl_hostid")).expect("removed");
+        fs::write(kernel.spl.join("spl_hostid_path"), "/none\n").expect("written");
+        assert!(kernel.waits(true, None) && kernel.waits(true, Some(11)));
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Label {
     pub(crate) guid: u64,
     /// Number of the pool's top-level vdevs.
     pub(crate) tops: u64,
+    /// How many of them are holes: what a log device leaves that was removed.
+    pub(crate) holes: u64,
     /// Host that used it last, where it says.
     pub(crate) host: Option<(u64, String)>,
     /// The top-level vdev that the device is in; none for a spare or cache.
@@ -54,6 +56,8 @@ pub(crate) struct Label {
     pub(crate) shift: u32,
     /// The newest uberblock, once the ring was read.
     pub(crate) uberblock: Option<Uberblock>,
+    /// Its name-value list, packed.
+    pub(crate) list: Vec<u8>,
 }
 
 /// A vdev.
@@ -127,11 +131,20 @@ pub(crate) fn places(number: u64) -> ((u64, usize), (u64, usize)) {
 /// # Errors
 /// It goes on beyond `bytes`.
 pub(crate) fn read(bytes: &[u8]) -> Result<Option<Label>, Cut> {
-    match nvlist::decode(bytes) {
-        Ok(list) => Ok(of(&list)),
+    match nvlist::decode_start(bytes) {
+        Ok((list, length)) => Ok(of(&list).map(|label| Label {
+            list: bytes[..length].to_vec(),
+            ..label
+        })),
         Err(NvlistError::Short(_)) => Err(Cut),
         Err(_) => Ok(None),
     }
+}
+
+/// The name-value list of a device of the same pool and top-level vdev that has the GUID `guid`; `None` where `bytes` are
+/// no list of a device.
+pub(crate) fn of_sibling(bytes: &[u8], guid: u64) -> Option<Vec<u8>> {
+    nvlist::with_number(bytes, "guid", guid).ok().flatten()
 }
 
 /// The bytes end in the middle of a list.
@@ -154,10 +167,12 @@ fn of(list: &List) -> Option<Label> {
         txg: 0,
         guid,
         tops: 0,
+        holes: 0,
         host: None,
         top: None,
         shift: 0,
         uberblock: None,
+        list: Vec::new(),
     };
     if state == LabelState::Auxiliary {
         return Some(label);
@@ -167,6 +182,7 @@ fn of(list: &List) -> Option<Label> {
     label.pool_guid = list.number("pool_guid")?;
     label.pool_name = list.text("name")?.to_owned();
     label.tops = list.number("vdev_children").unwrap_or(1);
+    label.holes = list.numbers("hole_array").len() as u64;
     let host = list.number("hostid");
     label.host = host.map(|id| (id, list.text("hostname").unwrap_or("?").to_owned()));
     let tree = list.list("vdev_tree")?;
@@ -366,6 +382,11 @@ pub(crate) mod tests {
             path,
             Some("/dev/disk/by-id/wwn-0x60014051ab0000000000000000000003-part1")
         );
+        let sibling = of_sibling(list, 17).expect("a number");
+        assert_eq!(sibling.len(), label.list.len(), "what follows is left away");
+        let sibling = read(&sibling).expect("whole").expect("a label");
+        assert_eq!((sibling.guid, &sibling.top), (17, &label.top));
+        assert_eq!(sibling.pool_guid, label.pool_guid);
         label.take_ring(include_bytes!("captured/2.4/uberblock.bin"));
         assert_eq!(label.uberblock.expect("one").longest_check(), None);
         for length in 0..list.len() - 60 {

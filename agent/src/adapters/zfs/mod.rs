@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   standby  ── every half minute ──▶ partition tables, labels ──▶ what would stand against an import, said early
-//!   import   ── kernel: is it here? ─▶ labels of the won disks ─▶ zpool import -N ─▶ keys ─▶ mounts ─▶ shares ─▶ volumes
+//!   import   ── kernel: is it here? ─▶ labels of the won disks ─▶ what else this machine sees of it is withheld
+//!                 ─▶ zpool import -N ─▶ keys ─▶ mounts ─▶ shares ─▶ volumes
 //!   export   ── kernel: is it here? ─▶ zpool export ─▶ kernel: it is gone
 //! ```
 //!
@@ -13,6 +14,7 @@ mod datasets;
 mod devices;
 mod export;
 mod gpt;
+mod health;
 mod import;
 mod kernel;
 mod keys;
@@ -23,6 +25,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod withheld;
 
 pub use devices::Places;
 pub use standby::Finding;
@@ -33,8 +36,10 @@ use devices::Devices;
 use failover_core::adapters::{Change, Failure, Pools};
 use failover_core::ids::{DiskId, PoolId};
 use kernel::{Kernel, Seen};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A pool.
@@ -105,9 +110,14 @@ pub struct ZfsPools {
 struct Member {
     pool: ZfsPool,
     runner: Runner,
+    /// For what is only asked: a program of that kind that hangs must keep no export from its own.
+    health: Runner,
     /// An import of it was begun by this process, or by an earlier one that owned in this boot, and none of its exports
     /// ended since. What somebody else imported may show what the disks held long ago.
     is_ours: AtomicBool,
+    /// GUIDs of its top-level vdevs, and their number with the removed ones, when the labels of all its disks were read
+    /// together last.
+    tops: Mutex<Option<(BTreeSet<u64>, u64)>>,
 }
 
 impl ZfsPools {
@@ -116,7 +126,9 @@ impl ZfsPools {
         let member = |pool| Member {
             pool,
             runner: Runner::default(),
+            health: Runner::default(),
             is_ours: AtomicBool::new(false),
+            tops: Mutex::default(),
         };
         ZfsPools {
             pools: pools.into_iter().map(member).collect(),
@@ -159,11 +171,15 @@ impl ZfsPools {
     fn is_new(&self) -> bool {
         self.kernel
             .version()
-            .is_some_and(|version| version >= (2, 3))
+            .is_some_and(|version| version >= (2, 3, 0))
     }
 }
 
 impl Member {
+    fn lock_tops(&self) -> MutexGuard<'_, Option<(BTreeSet<u64>, u64)>> {
+        self.tops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn say(&self, what: &str) -> Failure {
         Failure(format!("pool {}: {what}", self.pool.name))
     }

@@ -1,12 +1,14 @@
 //! What a controller that hasn't imported a pool does for the day on which it must, and what `--check` tells.
 
 use super::devices::Depth;
+use super::health::Told;
 use super::import::{assured, one_line};
 use super::kernel::Seen;
 use super::keys;
 use super::status;
 use super::tree::{Health, assemble, names};
 use super::{Member, ZfsPools};
+use crate::adapters::program::Runner;
 use failover_core::adapters::Failure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -14,8 +16,10 @@ use std::time::{Duration, Instant};
 
 /// Time before the first look: a takeover right after the start has its own.
 const LOOK_FIRST: Duration = Duration::from_secs(5);
-/// Interval of the looks of a standby.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Interval of the looks at pools that are served: a few files of the kernel's.
+const LOOK_AT_SERVED: Duration = Duration::from_secs(5);
+/// After so many of them comes a look of a standby: each half minute.
+const LOOK_AHEAD_EVERY: u32 = 6;
 /// The longest that the look at the start takes.
 const START_LONGEST: Duration = Duration::from_millis(500);
 /// The longest that one look takes.
@@ -76,6 +80,9 @@ impl ZfsPools {
         let Some(tree) = assemble(one.pool.guid, labels) else {
             return Err(one.say("no device of it is found on its disks"));
         };
+        if survey.is_complete() {
+            one.note_tops(&tree);
+        }
         one.is_importable(&tree)?;
         let unseen = tree.unseen();
         match tree.health() {
@@ -88,7 +95,7 @@ impl ZfsPools {
         }
     }
 
-    /// Looks ahead now and then in a thread of its own, as long as somebody holds `pools`.
+    /// Looks ahead, and at what is served, now and then in a thread of its own, as long as somebody holds `pools`.
     ///
     /// # Errors
     /// No thread.
@@ -100,9 +107,13 @@ impl ZfsPools {
         let look = move || {
             // A state that lasts is said once.
             let mut told: BTreeMap<usize, String> = BTreeMap::new();
+            let mut unwell = Told::default();
             std::thread::sleep(LOOK_FIRST);
-            while let Some(pools) = pools.upgrade() {
-                for (place, one) in pools.pools.iter().enumerate() {
+            for count in 0_u32.. {
+                let Some(pools) = pools.upgrade() else { return };
+                pools.look_at_served(&mut unwell);
+                let is_due = count % LOOK_AHEAD_EVERY == 0;
+                for (place, one) in pools.pools.iter().enumerate().filter(|_| is_due) {
                     match pools.look_ahead(one) {
                         Ok(()) => drop(told.remove(&place)),
                         Err(Failure(why)) if told.get(&place) == Some(&why) => {}
@@ -113,7 +124,7 @@ impl ZfsPools {
                     }
                 }
                 drop(pools);
-                std::thread::sleep(LOOK_AGAIN);
+                std::thread::sleep(LOOK_AT_SERVED);
             }
         };
         let thread = std::thread::Builder::new().name("zfs-standby".to_owned());
@@ -194,6 +205,7 @@ impl ZfsPools {
                 false,
             );
         }
+        // Also where the pool is exported and could be imported without the wait now: it is for the day on which it isn't.
         if let Some((longest, text)) = one.multihost(&tree) {
             let limit = self.limits.import;
             // The same that an import has: what is accepted here must not be refused there.
@@ -216,7 +228,7 @@ impl ZfsPools {
             return add(why, false);
         }
         let until = Instant::now() + LOOK_LONGEST;
-        match self.status(one, until) {
+        match self.status(&one.runner, &one.pool.name, until) {
             Ok(status) => {
                 for device in status.not_online() {
                     add(device, false);
@@ -248,14 +260,18 @@ impl ZfsPools {
         }
     }
 
-    fn status(&self, one: &Member, until: Instant) -> Result<status::Status, String> {
-        let name = one.pool.name.as_str();
+    pub(super) fn status(
+        &self,
+        runner: &Runner,
+        name: &str,
+        until: Instant,
+    ) -> Result<status::Status, String> {
         let arguments: &[&str] = match self.is_new() {
             true => &["status", "-j", "--json-int", name],
             false => &["status", "-p", name],
         };
-        let ran = self
-            .zpool(one, arguments, until)
+        let ran = runner
+            .run(&self.tools.zpool, arguments, until)
             .map_err(|error| format!("`zpool status`: {error}"))?;
         if !ran.ok {
             return Err(format!("`zpool status` failed: {}", one_line(&ran.errors)));

@@ -10,6 +10,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+mod devices;
+mod health;
+mod multihost;
+mod ready;
+mod withheld;
+
 const GUID: u64 = 1234567890123456789;
 const POOL: PoolId = PoolId(0);
 
@@ -174,6 +180,7 @@ impl Machine {
                 proc: self.at("proc"),
             },
             dev: self.at("dev"),
+            withheld: self.at("withheld"),
         };
         let limits = Limits {
             import: limit,
@@ -432,100 +439,6 @@ fn a_program_that_hangs_costs_its_deadline() {
 }
 
 #[test]
-fn keys_are_loaded_before_the_mounts_and_a_missing_one_is_told() {
-    let machine = Machine::new();
-    machine.write("datasets", &format!("{DATASETS}{LOCKED}"));
-    let pools = machine.pools();
-    let why = pools.import(POOL, &won(&[0, 1, 2])).expect_err("no key").0;
-    assert!(
-        why.contains("no key for tank/p") && why.contains("keys/tank/p.key"),
-        "{why}"
-    );
-    assert_eq!(pools.imported(POOL), Ok(true), "but not served");
-    fs::create_dir_all(machine.at("keys/tank")).expect("made");
-    machine.write("keys/tank/p.key", "a passphrase");
-    let mode = |mode| {
-        let file = machine.at("keys/tank/p.key");
-        fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("set");
-    };
-    mode(0o644);
-    let why = pools
-        .import(POOL, &won(&[0, 1, 2]))
-        .expect_err("open to all")
-        .0;
-    assert!(why.contains("chmod 600"), "{why}");
-    mode(0o600);
-    machine.write(
-        "zfs-load-key.does",
-        "echo \"Key load error: Incorrect key provided for 'tank/p'.\" >&2; exit 255",
-    );
-    let why = pools
-        .import(POOL, &won(&[0, 1, 2]))
-        .expect_err("a wrong key")
-        .0;
-    assert!(why.contains("Incorrect key"), "{why}");
-    fs::remove_file(machine.at("zfs-load-key.does")).expect("removed");
-    machine.write("calls", "");
-    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
-    let calls = machine.calls();
-    let place = |start: &str| {
-        calls
-            .iter()
-            .position(|call| call.starts_with(start))
-            .expect(start)
-    };
-    let load = format!(
-        "zfs load-key -L file://{} tank/p",
-        machine.at("keys/tank/p.key").display()
-    );
-    assert!(calls.contains(&load), "{calls:?}");
-    assert!(place("zfs load-key") < place("zfs mount tank/p"));
-    assert!(place("zfs mount tank") < place("zfs share tank/p"));
-}
-
-#[test]
-fn a_dataset_that_may_stay_locked_keeps_nothing_from_serving() {
-    let machine = Machine::new();
-    machine.write("datasets", &format!("{DATASETS}{LOCKED}"));
-    let mut pool = machine.pool();
-    pool.may_stay_locked = vec!["tank/p".to_owned()];
-    let pools = machine.pools_of(pool, Duration::from_secs(60));
-    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
-    assert!(
-        !machine
-            .calls()
-            .iter()
-            .any(|call| call.contains("load-key") || call.contains("mount tank/p"))
-    );
-}
-
-#[test]
-fn what_is_not_mounted_or_has_no_node_is_no_import() {
-    let machine = Machine::new();
-    let volume = "tank/v\tvolume\t-\t-\t-\t-\tnone\t-\t-\tdefault\n";
-    machine.write("datasets", &format!("{DATASETS}{volume}"));
-    let pools = machine.pools_of(machine.pool(), Duration::from_secs(4));
-    machine.write(
-        "zfs-mount.does",
-        "echo \"cannot mount '/tank': directory is not empty\" >&2; exit 1",
-    );
-    let why = pools
-        .import(POOL, &won(&[0, 1, 2]))
-        .expect_err("not mounted")
-        .0;
-    assert!(
-        why.contains("not mounted: tank") && why.contains("directory is not empty"),
-        "{why}"
-    );
-    fs::remove_file(machine.at("zfs-mount.does")).expect("removed");
-    let why = pools.import(POOL, &won(&[0, 1, 2])).expect_err("no node").0;
-    assert!(why.contains("tank/v") && why.contains("zvol"), "{why}");
-    fs::create_dir_all(machine.at("dev/zvol/tank")).expect("made");
-    machine.write("dev/zvol/tank/v", "");
-    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::AlreadySo));
-}
-
-#[test]
 fn a_pool_that_somebody_else_imported_is_not_served_before_it_was_exported() {
     let machine = Machine::new();
     let by_hand = || {
@@ -572,21 +485,6 @@ fn what_an_import_that_failed_left_is_ours() {
     assert!(again.is_ok(), "{again:?}");
 }
 
-#[test]
-fn a_disk_at_which_an_earlier_look_hangs_hides_no_other() {
-    let machine = Machine::new();
-    let pools = machine.pools_of(machine.pool(), Duration::from_secs(18));
-    let mut busy = pools.devices.busy.lock().expect("not poisoned");
-    busy.insert(Machine::identity(0));
-    drop(busy);
-    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
-    let call = &machine.calls()[0];
-    assert!(
-        !call.contains("sdb1") && call.contains("sdc1") && call.contains("sdd1"),
-        "{call}"
-    );
-}
-
 /// A removed vdev stays in the number of top-level vdevs for ever, and no label tells of it.
 #[test]
 fn a_pool_with_a_removed_vdev_is_left_to_zpool_and_a_missing_one_named() {
@@ -619,71 +517,6 @@ fn a_pool_with_a_removed_vdev_is_left_to_zpool_and_a_missing_one_named() {
     assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
 }
 
-/// Interval 1 s, 10 failures: the defaults.
-const MULTIHOST: (u64, u64) = (1_000_000, 10 << 48 | 1000 << 8 | 7);
-
-#[test]
-fn multihost_is_explained_and_an_import_that_is_too_short_for_it_refused() {
-    let machine = Machine::new();
-    for number in 0..3 {
-        machine.disk_with(
-            number,
-            &encode(&machine.label(number, 0), 90, Some(MULTIHOST)),
-        );
-    }
-    let pools = machine.pools_of(machine.pool(), Duration::from_secs(30));
-    let why = refused(&machine, &pools, &[0, 1, 2]);
-    assert!(
-        why.contains("multihost=on") && why.contains("36 s") && why.contains("35.0 s"),
-        "{why}"
-    );
-    assert!(
-        why.contains("multihost=off tank") && why.contains("failoverd changes none"),
-        "{why}"
-    );
-    let findings = pools.refusals();
-    assert!(
-        findings[0].refused && findings[0].text.contains("timing.import_ms (30000)"),
-        "{findings:?}"
-    );
-    let pools = machine.pools();
-    assert_eq!(pools.refusals(), []);
-    let told = pools.findings();
-    assert!(
-        told.iter()
-            .any(|finding| !finding.refused && finding.text.contains("36 s")),
-        "{told:?}"
-    );
-    assert_eq!(pools.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
-}
-
-/// 95 % of an import's time may be used, and a sixth of it goes to a disk that hangs while labels are read.
-#[test]
-fn what_the_start_accepts_is_long_enough_for_the_import() {
-    let machine = Machine::new();
-    for number in 0..3 {
-        let label = encode(&machine.label(number, 0), 90, Some(MULTIHOST));
-        machine.disk_with(number, &label);
-    }
-    for (import_s, is_refused) in [(36, true), (44, true), (45, false)] {
-        let limit = Duration::from_secs(import_s);
-        let findings = machine.pools_of(machine.pool(), limit).refusals();
-        assert_eq!(
-            !findings.is_empty(),
-            is_refused,
-            "{import_s} s: {findings:?}"
-        );
-        for finding in findings {
-            let needed = "timing.import_ms must be 45000";
-            assert!(finding.text.contains(needed), "{finding:?}");
-        }
-    }
-    let short = machine.pools_of(machine.pool(), Duration::from_secs(36));
-    refused(&machine, &short, &[0, 1, 2]);
-    let enough = machine.pools_of(machine.pool(), Duration::from_secs(45));
-    assert_eq!(enough.import(POOL, &won(&[0, 1, 2])), Ok(Change::Made));
-}
-
 #[test]
 fn a_module_that_is_not_loaded_is_told_and_nothing_is_imported() {
     let machine = Machine::new();
@@ -700,47 +533,4 @@ fn a_module_that_is_not_loaded_is_told_and_nothing_is_imported() {
             .0
             .contains("modprobe zfs")
     );
-}
-
-#[test]
-fn a_changed_partition_table_is_told_where_it_cannot_be_read_again() {
-    let machine = Machine::new();
-    let table = super::gpt::tests::encode(512, &[(1, 2048, 6143), (9, 7000, 7007)]);
-    fs::write(machine.at("dev/sdb"), table).expect("written");
-    let pools = machine.pools();
-    let survey = pools.devices.survey(
-        &[Machine::identity(0)],
-        GUID,
-        devices::Depth::Labels,
-        Instant::now() + Duration::from_secs(20),
-    );
-    let survey = survey.expect("listed");
-    // A plain file has no partitions to read again.
-    assert!(
-        survey.remarks[0].contains("another controller changed its partitions"),
-        "{survey:?}"
-    );
-    assert_eq!((survey.reread, survey.found.len()), (0, 1));
-}
-
-#[test]
-fn lasting_names_are_used_where_they_lead_to_the_device() {
-    let machine = Machine::new();
-    fs::create_dir_all(machine.at("dev/disk/by-id")).expect("made");
-    let link = |number: u64, to: &str| {
-        let name = format!("dev/disk/by-id/wwn-0x5000c500a1b2c3d{number}-part1");
-        symlink(to, machine.at(&name)).expect("linked");
-    };
-    link(0, "../../sdb1");
-    link(1, "../../sdz1");
-    machine
-        .pools()
-        .import(POOL, &won(&[0, 1, 2]))
-        .expect("imported");
-    let call = &machine.calls()[0];
-    assert!(
-        call.contains("/by-id/wwn-0x5000c500a1b2c3d0-part1") && call.contains("dev/sdc1"),
-        "{call}"
-    );
-    assert!(Path::new(&machine.at("dev/sdc1")).exists());
 }

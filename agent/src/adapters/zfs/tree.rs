@@ -19,7 +19,7 @@ pub(crate) struct Tree {
     pub(crate) uberblock: Option<Uberblock>,
     /// Top-level vdevs, by their guid.
     tops: BTreeMap<u64, Vdev>,
-    /// Number of top-level vdevs that there are.
+    /// Number of top-level vdevs that there are, holes left away.
     tops_expected: u64,
     /// Devices that were found.
     found: BTreeSet<u64>,
@@ -40,6 +40,10 @@ pub(crate) enum Health {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) guid: u64,
+    /// Of the top-level vdev that it is in.
+    pub(crate) top_guid: u64,
+    /// Not a file or the like.
+    pub(crate) is_disk: bool,
     /// Where it was when the pool was last in use.
     pub(crate) path: Option<String>,
     /// `raidz2 vdev 0`.
@@ -82,7 +86,7 @@ pub(crate) fn assemble<'l>(guid: u64, labels: impl Iterator<Item = &'l Label>) -
         host: newest.host.clone(),
         uberblock: labels.iter().filter_map(|label| label.uberblock).max(),
         tops: BTreeMap::new(),
-        tops_expected: newest.tops,
+        tops_expected: newest.tops.saturating_sub(newest.holes),
         found: BTreeSet::new(),
     };
     let mut age: BTreeMap<u64, u64> = BTreeMap::new();
@@ -100,8 +104,8 @@ pub(crate) fn assemble<'l>(guid: u64, labels: impl Iterator<Item = &'l Label>) -
 
 impl Tree {
     /// What a message adds about top-level vdevs of which no label tells; nothing where there are none. ZFS counts those
-    /// that were removed with the others for ever (`indirect`, `hole`), and only the pool itself tells them from missing
-    /// ones: `zpool import` decides.
+    /// that were removed with the others for ever. Labels tell of the holes that log devices leave, but only the pool
+    /// itself tells removed ones that held data (`indirect`) from missing ones: `zpool import` decides.
     pub(crate) fn unseen(&self) -> String {
         let seen = self.tops.len() as u64;
         match self.tops_expected.saturating_sub(seen) {
@@ -114,14 +118,34 @@ impl Tree {
         }
     }
 
+    /// Host that used it last, as ZFS has it.
+    pub(crate) fn host_id(&self) -> Option<u64> {
+        self.host.as_ref().map(|(id, _)| *id)
+    }
+
+    /// GUIDs of the top-level vdevs that labels tell of, and the number of all.
+    pub(crate) fn tops(&self) -> (BTreeSet<u64>, u64) {
+        (self.tops.keys().copied().collect(), self.tops_expected)
+    }
+
+    /// Devices that weren't found, of the vdevs that labels tell of.
+    pub(crate) fn missing(&self) -> Vec<Missing> {
+        let tops = self.tops.values();
+        tops.flat_map(|top| self.missing_of(top)).collect()
+    }
+
+    fn missing_of(&self, top: &Vdev) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        collect(top, top, &self.found, &mut missing);
+        missing
+    }
+
     /// Of the vdevs that labels tell of.
     pub(crate) fn health(&self) -> Health {
         let mut all = Vec::new();
         let mut needed = Vec::new();
         for top in self.tops.values() {
-            let name = title(top);
-            let mut missing = Vec::new();
-            collect(top, &self.found, &name, &mut missing);
+            let missing = self.missing_of(top);
             if !works(top, &self.found) {
                 needed.extend(missing.clone());
             }
@@ -144,19 +168,21 @@ fn title(vdev: &Vdev) -> String {
     format!("{log}{}{parity} vdev {}", vdev.kind, vdev.id)
 }
 
-fn collect(vdev: &Vdev, found: &BTreeSet<u64>, part_of: &str, missing: &mut Vec<Missing>) {
+fn collect(vdev: &Vdev, top: &Vdev, found: &BTreeSet<u64>, missing: &mut Vec<Missing>) {
     if vdev.children.is_empty() {
         if !is_there(vdev, found) {
             missing.push(Missing {
                 guid: vdev.guid,
+                top_guid: top.guid,
+                is_disk: vdev.kind == "disk",
                 path: vdev.path.clone(),
-                part_of: part_of.to_owned(),
+                part_of: title(top),
             });
         }
         return;
     }
     for child in &vdev.children {
-        collect(child, found, part_of, missing);
+        collect(child, top, found, missing);
     }
 }
 
@@ -217,10 +243,12 @@ mod tests {
             txg,
             guid,
             tops,
+            holes: 0,
             host: None,
             top: Some(top.clone()),
             shift: 12,
             uberblock: None,
+            list: Vec::new(),
         }
     }
 
@@ -280,9 +308,12 @@ mod tests {
         assert_eq!(tree.health(), Health::Whole);
         let told = tree.unseen();
         assert!(told.contains("2 of its 3 top-level vdevs"), "{told}");
-        let labels = [label(7, 9, 1, &single)];
-        let tree = assemble(1, labels.iter()).expect("labels");
-        assert_eq!(tree.unseen(), "");
+        for (tops, holes) in [(1, 0), (3, 2)] {
+            let mut labels = [label(7, 9, tops, &single)];
+            labels[0].holes = holes;
+            let tree = assemble(1, labels.iter()).expect("labels");
+            assert_eq!(tree.unseen(), "");
+        }
     }
 
     #[test]
