@@ -28,6 +28,8 @@ def _fail(check: Check, name: str, which: tuple[int, ...]) -> None:
             faults.disk_fail(disk)
             scene.undo(lambda disk=disk: faults.disk_heal(disk))
         scene.nothing_moves(ERROR_S, GAP_S_MAX)
+        if install.layout().fs == "zfs":
+            scene.alarm(scene.master, "POOL_DEGRADED")
         scene.note("the disks answer again")
         for disk in which:
             faults.disk_heal(disk)

@@ -22,6 +22,7 @@ def _heartbeat(check: Check, link: str) -> None:
         for one in (scene.master, scene.standby):
             age = pair.state(one)["links"][number]["age_ms"]
             check.that(f"{one.name} knows that link {number} is silent", age is None or age > HOLD_S * 500, age)
+            scene.alarm(one, "LINK_SILENT")
         scene.mark(f"{link} is whole again")
         faults.link_up(scene.master, link)
         scene.nothing_moves(5.0, GAP_S_MAX)
