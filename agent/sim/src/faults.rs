@@ -1,5 +1,7 @@
 //! What may go wrong, how often, per seed; and what the faults that hold at a moment add up to.
 
+pub mod shelf;
+
 use crate::plan::Plan;
 use crate::rng::Rng;
 use failover_core::event::Command;
@@ -156,11 +158,21 @@ pub enum Fault {
     },
     /// A machine boots, and for a while nothing shows that its pools are exported.
     Unclean(Node),
+    /// Several disks answer nothing, for one controller or both.
+    DisksMissing {
+        /// Which, a bit each.
+        disks: u8,
+        /// To whom; both if absent.
+        to: Option<Node>,
+    },
 }
+
+/// Kinds that `draw` knows: the first of `Fault::KINDS`.
+const DRAWN: u64 = 26;
 
 impl Fault {
     /// Names of the kinds, in the order of `kind`.
-    pub const KINDS: [&'static str; 26] = [
+    pub const KINDS: [&'static str; 27] = [
         "link cut",
         "links cut",
         "link poor",
@@ -187,6 +199,7 @@ impl Fault {
         "busy",
         "another host's keys",
         "unclean boot",
+        "disks missing",
     ];
 
     /// Number of its kind.
@@ -218,6 +231,7 @@ impl Fault {
             Fault::Busy(_) => 23,
             Fault::Stranger { .. } => 24,
             Fault::Unclean(_) => 25,
+            Fault::DisksMissing { .. } => 26,
         }
     }
 }
@@ -341,6 +355,16 @@ impl Conditions {
                     self.disks[node as usize][usize::from(disk)].missing |= hits(to, node);
                 }
             }
+            Fault::DisksMissing { disks, to } => {
+                for node in [Node::A, Node::B]
+                    .into_iter()
+                    .filter(|node| hits(to, *node))
+                {
+                    for (index, disk) in self.disks[node as usize].iter_mut().enumerate() {
+                        disk.missing |= disks >> index & 1 == 1;
+                    }
+                }
+            }
             Fault::DiskSlow { disk, by_ms } => self.both(disk, |d| d.slow_ms = by_ms),
             Fault::DiskStuck { disk } => self.both(disk, |d| d.stuck = true),
             Fault::DiskFlaky { disk, percent } => self.both(disk, |d| d.flaky = percent),
@@ -400,11 +424,11 @@ impl Conditions {
 /// The faults of a seed, and when they stop.
 pub fn draw(rng: &mut Rng, plan: &Plan) -> (Vec<Episode>, u64) {
     let end = rng.between(11_000, 14_000) * 1000;
-    let mut kinds: Vec<u64> = (0..Fault::KINDS.len() as u64).collect();
+    let mut kinds: Vec<u64> = (0..DRAWN).collect();
     let share = rng.pick(&[10, 25, 45]);
     kinds.retain(|_| rng.percent(share));
     if kinds.is_empty() {
-        kinds.push(rng.below(Fault::KINDS.len() as u64));
+        kinds.push(rng.below(DRAWN));
     }
     let gap_us = rng.pick(&[300, 700, 1500, 3000]) * 1000;
     let longest_us = rng.pick(&[300, 1500, 5000]) * 1000;

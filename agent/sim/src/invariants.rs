@@ -81,6 +81,8 @@ pub struct Ledger {
     links_well_since: Vec<Option<u64>>,
     /// By controller: since when nothing has ailed it or its disks, and since when it has been dark nevertheless.
     calm_since: [Option<u64>; 2],
+    /// As `calm_since`, but that disks may be missing.
+    reaching_since: [Option<u64>; 2],
     dark_since: [Option<u64>; 2],
     /// By controller, by disk: since when it answers nothing, or is another host's.
     missing_since: [Vec<Option<u64>>; 2],
@@ -124,6 +126,7 @@ impl Ledger {
             moved: [vec![VecDeque::new(); disks], vec![VecDeque::new(); disks]],
             links_well_since: vec![Some(0); usize::from(plan.links)],
             calm_since: [Some(0); 2],
+            reaching_since: [Some(0); 2],
             dark_since: [None; 2],
             missing_since: [vec![None; disks], vec![None; disks]],
             named: [0; 2],

@@ -76,7 +76,8 @@ impl World {
     pub fn of_seed(seed: u64, story: Story) -> World {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
-        let (episodes, heal_at) = faults::draw(&mut rng, &plan);
+        let (mut episodes, heal_at) = faults::draw(&mut rng, &plan);
+        episodes.extend(faults::shelf::draw(seed, &plan, heal_at));
         let mut world = World::new(plan, rng, story, seed);
         world.story_of_plan();
         world.heal_at = heal_at;

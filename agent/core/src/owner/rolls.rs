@@ -84,7 +84,16 @@ impl Controller {
             let phase = disk.ours.map(|key| key.phase) == Some(self.owner.phase);
             Some(phase && disk.rolled_at.is_some_and(|at| at >= since))
         };
-        let by_all = !self.promises_long() || self.disks.verdict_of_all(says) == Verdict::Yes;
+        let by_all = match self.owner.phase {
+            // Whoever adopts after a restart needs more than half.
+            Phase::Restarting => self.disks.verdict_of_all(says) == Verdict::Yes,
+            Phase::OwnerSlow => self.disks.half_says(|disk| says(disk) == Some(true)),
+            Phase::Candidate
+            | Phase::Owner
+            | Phase::Offering
+            | Phase::HandingOver
+            | Phase::Yielded => true,
+        };
         by_all && self.disks.verdict(says) == Verdict::Yes
     }
 

@@ -3,7 +3,7 @@
 use crate::enclosure::STRANGER;
 use crate::faults::{DISKS_MAX, DiskCondition, LinkCondition};
 use crate::plan::disk_index;
-use crate::world::World;
+use crate::world::{NODES, World};
 use failover_api::HistoryRecord;
 use failover_core::action::HaltReason;
 use failover_core::ids::{DiskId, Node};
@@ -221,13 +221,20 @@ impl World {
                 *since = missing.then(|| since.unwrap_or(now));
             }
         }
-        for (node, calm) in self.ledger.calm_since.iter_mut().enumerate() {
-            let disks = conditions.disks[node] == [DiskCondition::default(); DISKS_MAX];
+        for node in NODES.map(|node| node as usize) {
+            let disks = &conditions.disks[node];
+            let missing = |disk: &DiskCondition| DiskCondition {
+                missing: disk.missing,
+                ..DiskCondition::default()
+            };
+            let only_missing = disks.iter().all(|disk| *disk == missing(disk));
             let well =
                 !conditions.shelf_down && !conditions.busy[node] && conditions.strangers == 0;
-            let calm_now = disks && well && conditions.answers[node] == (0, 0);
+            let reaching = only_missing && well && conditions.answers[node] == (0, 0);
+            let whole = *disks == [DiskCondition::default(); DISKS_MAX];
             // Whatever has just begun or ended, a flushed lease among it, starts the clock anew.
-            *calm = calm_now.then_some(now);
+            self.ledger.reaching_since[node] = reaching.then_some(now);
+            self.ledger.calm_since[node] = (reaching && whole).then_some(now);
         }
     }
 

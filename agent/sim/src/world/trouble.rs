@@ -90,6 +90,7 @@ impl World {
             | Fault::LinksCut { .. }
             | Fault::LinkPoor { .. }
             | Fault::DiskMissing { .. }
+            | Fault::DisksMissing { .. }
             | Fault::DiskSlow { .. }
             | Fault::DiskStuck { .. }
             | Fault::DiskFlaky { .. }
@@ -122,6 +123,7 @@ impl World {
             | Fault::LinkPoor { .. }
             | Fault::Pause(_)
             | Fault::DiskMissing { .. }
+            | Fault::DisksMissing { .. }
             | Fault::DiskSlow { .. }
             | Fault::DiskFlaky { .. }
             | Fault::PathDown { .. }
