@@ -32,6 +32,9 @@ impl World {
         if record.from == "starting" && record.to == "halted" {
             self.reset_clears(node);
         }
+        if record.to == "removing-vips" {
+            self.nothing_comes_up(node);
+        }
         if record.to == "surveying" {
             let at = node as usize;
             self.ledger.dead_takeover[at] = record.why.ends_with("dead");
