@@ -93,6 +93,24 @@ pub enum DiskOutcome {
     Unreachable(String),
 }
 
+impl DiskOutcome {
+    /// What may be said while an earlier command, which nobody waits for any more, is still on its way to the disk: it may
+    /// register a key yet, so the disk isn't left.
+    pub fn unsettled(self) -> DiskOutcome {
+        match self {
+            DiskOutcome::Left => DiskOutcome::Unreachable(
+                "an earlier command is still on its way and may register a key yet".to_owned(),
+            ),
+            DiskOutcome::Surveyed(_)
+            | DiskOutcome::Taken
+            | DiskOutcome::LostRace(_)
+            | DiskOutcome::Rolled { .. }
+            | DiskOutcome::Fenced(_)
+            | DiskOutcome::Unreachable(_) => self,
+        }
+    }
+}
+
 /// Next step of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskStep {

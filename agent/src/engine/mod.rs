@@ -18,7 +18,7 @@
 //! - **Threads**: as many as there are commands in flight, not one for each disk or path. Idle ones sleep without a timer
 //!   of their own but for the one after which surplus ones end; the most recently used is woken first.
 //! - `start` is called on the control thread: it pushes and wakes, under a mutex that is held for moments (see
-//!   `crate::queue` for why that must not be a lock that spins); threads are made by the watch alone.
+//!   `crate::queue` for why that must not be a lock that spins); threads are made by the watch alone, and outside of it.
 
 mod pieces;
 mod pool;
@@ -82,8 +82,12 @@ impl Class {
 /// Work on one disk as the engine sees it: one command after the other.
 pub trait Piece: Send {
     /// The next command, given the answer to the last one (`None` at first); `None` once it has ended and told
-    /// whoever waits for it.
-    fn next(&mut self, answer: Option<PrAnswer>) -> Option<(PathId, PrCommand)>;
+    /// whoever waits for it. `hung` tells whether a command that nobody waits for is still on its way to the disk.
+    fn next(
+        &mut self,
+        answer: Option<PrAnswer>,
+        hung: &dyn Fn() -> bool,
+    ) -> Option<(PathId, PrCommand)>;
 
     /// Nothing was sent and nothing will be.
     fn not_begun(&mut self, why: String);

@@ -42,7 +42,11 @@ impl Task {
 }
 
 impl Piece for Task {
-    fn next(&mut self, answer: Option<PrAnswer>) -> Option<(PathId, PrCommand)> {
+    fn next(
+        &mut self,
+        answer: Option<PrAnswer>,
+        hung: &dyn Fn() -> bool,
+    ) -> Option<(PathId, PrCommand)> {
         if let Some(work) = self.work.take() {
             self.began = Instant::now();
             self.machine = Some(DiskTask::new(work, self.fence.paths(self.disk)));
@@ -50,7 +54,10 @@ impl Piece for Task {
         match self.machine.as_mut()?.step(answer) {
             DiskStep::Command(path, command) => Some((path, command)),
             DiskStep::Done(outcome) => {
-                self.end(outcome);
+                self.end(match outcome {
+                    DiskOutcome::Left if hung() => outcome.unsettled(),
+                    ended => ended,
+                });
                 None
             }
         }
@@ -75,7 +82,11 @@ impl One {
 }
 
 impl Piece for One {
-    fn next(&mut self, answer: Option<PrAnswer>) -> Option<(PathId, PrCommand)> {
+    fn next(
+        &mut self,
+        answer: Option<PrAnswer>,
+        _hung: &dyn Fn() -> bool,
+    ) -> Option<(PathId, PrCommand)> {
         match answer {
             None => Some(self.command),
             Some(answer) => {

@@ -81,6 +81,10 @@ pub(super) struct State {
     young_peak: usize,
     idle: Vec<Thread>,
     workers: usize,
+    /// Those of them that were made and haven't looked for work yet.
+    starting: usize,
+    /// Threads made so far, for their names.
+    made: usize,
     /// Threads that stay without work.
     warm: usize,
     /// When the watch looks again by itself.
@@ -145,6 +149,12 @@ impl State {
             |flight: &&Flight| flight.turn.is_none() && flight.disk == disk && flight.path == path;
         // Only those that left the count can be: there are few.
         self.flights.values().find(stuck).map(|flight| flight.sent)
+    }
+
+    /// A command to the disk that nobody waits for any more is still on its way.
+    fn is_hung(&self, disk: DiskId) -> bool {
+        let hung = |flight: &Flight| flight.turn.is_none() && flight.disk == disk;
+        self.flights.values().any(hung)
     }
 
     /// A disk's piece has ended: the one behind it comes next.
@@ -237,6 +247,7 @@ impl Shared {
 
     fn work(&self) {
         let mut state = self.lock();
+        state.starting -= 1;
         loop {
             if state.closing || state.workers > state.workers_max() {
                 break;
@@ -268,6 +279,7 @@ impl Shared {
     /// Carries a piece on that has a place, until it ends, loses its place, or its command is overdue.
     fn drive(&self, mut turn: Turn) {
         let (disk, class) = (turn.disk, turn.class);
+        let hung = || self.lock().is_hung(disk);
         let mut step = match turn.next.take() {
             Some(next) => Some(next),
             None if Instant::now() > turn.send_by => {
@@ -276,7 +288,7 @@ impl Shared {
                 turn.piece.not_begun(why);
                 None
             }
-            None => turn.piece.next(None),
+            None => turn.piece.next(None, &hung),
         };
         loop {
             let Some((path, command)) = step else {
@@ -289,7 +301,7 @@ impl Shared {
                 Ok(ticket) => ticket,
                 Err((back, why)) => {
                     turn = back;
-                    step = turn.piece.next(Some(no_answer(why)));
+                    step = turn.piece.next(Some(no_answer(why)), &hung);
                     continue;
                 }
             };
@@ -302,7 +314,7 @@ impl Shared {
                 return;
             };
             turn = back;
-            step = turn.piece.next(Some(answer));
+            step = turn.piece.next(Some(answer), &hung);
             if !flight.young {
                 return self.go_on_later(turn, step);
             }
@@ -391,14 +403,22 @@ impl Shared {
                     let name = self.fence.name(turn.disk, path);
                     let waited = turn.deadline.as_millis();
                     let why = format!("{name}: no answer (waited {waited} ms)");
-                    let step = turn.piece.next(Some(no_answer(why)));
+                    let hung = || self.lock().is_hung(turn.disk);
+                    let step = turn.piece.next(Some(no_answer(why)), &hung);
                     self.go_on_later(turn, step);
                 }
                 state = self.lock();
                 continue;
             }
             if no_thread_until.is_none_or(|until| until <= now) {
-                no_thread_until = self.add_workers(&mut state).err().map(|()| now + NO_THREAD);
+                no_thread_until = None;
+                let wanted = Self::wanted_workers(&mut state);
+                if wanted > 0 {
+                    drop(state);
+                    no_thread_until = self.make_workers(wanted).err().map(|()| now + NO_THREAD);
+                    state = self.lock();
+                    continue;
+                }
             }
             let flights = state.flights.values();
             let times = flights.flat_map(|flight| {
@@ -441,15 +461,16 @@ impl Shared {
         overdue
     }
 
-    /// Wakes or makes threads for what may begin. Without any thread and any hope of one, nothing waits in vain.
-    fn add_workers(self: &Arc<Self>, state: &mut State) -> Result<(), ()> {
+    /// Wakes threads for what may begin; how many must be made beside those. They count already.
+    fn wanted_workers(state: &mut State) -> usize {
         let places = Class::ALL.into_iter().map(|class| {
             let waiting = state.waiting[class as usize].len();
             if state.has_place(class) { waiting } else { 0 }
         });
         let mut wanted = places
             .sum::<usize>()
-            .min(YOUNG_MAX - state.young().min(YOUNG_MAX));
+            .min(YOUNG_MAX - state.young().min(YOUNG_MAX))
+            .saturating_sub(state.starting);
         while wanted > 0
             && let Some(thread) = state.idle.pop()
         {
@@ -457,11 +478,25 @@ impl Shared {
             wanted -= 1;
         }
         let most = state.workers_max();
-        let wanted = (state.workers + wanted).max(state.warm).min(most);
-        while state.workers < wanted {
+        let all = (state.workers + wanted).max(state.warm).min(most);
+        let more = all.saturating_sub(state.workers);
+        state.workers += more;
+        state.starting += more;
+        more
+    }
+
+    /// Makes threads: each is a system call that nobody must wait for with the mutex held. Without any thread and any hope
+    /// of one, nothing waits in vain.
+    fn make_workers(self: &Arc<Self>, wanted: usize) -> Result<(), ()> {
+        for missing in (1..=wanted).rev() {
             let shared = self.clone();
+            let number = {
+                let mut state = self.lock();
+                state.made += 1;
+                state.made
+            };
             let made = std::thread::Builder::new()
-                .name(format!("disks-{}", state.workers))
+                .name(format!("disks-{}", number % 10_000))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
                     realtime::prefer_lane();
@@ -469,22 +504,25 @@ impl Shared {
                 });
             if let Err(error) = made {
                 tracing::error!("no thread for work on the disks: {error}");
+                let mut state = self.lock();
+                state.workers -= missing;
+                state.starting -= missing;
                 if state.workers == 0 {
-                    Self::fail_waiting(state, &format!("no thread for it: {error}"));
+                    let all = state.waiting.iter_mut().flat_map(std::mem::take).collect();
+                    drop(state);
+                    self.give_up(all, &format!("no thread for it: {error}"));
                 }
                 return Err(());
             }
-            state.workers += 1;
         }
         Ok(())
     }
 
-    fn fail_waiting(state: &mut State, why: &str) {
-        for class in Class::ALL {
-            while let Some(mut turn) = state.waiting[class as usize].pop_front() {
-                turn.piece.not_begun(why.to_owned());
-                state.free_disk(turn.disk);
-            }
+    /// Tells pieces that nothing of them is sent.
+    fn give_up(&self, turns: Vec<Turn>, why: &str) {
+        for mut turn in turns {
+            turn.piece.not_begun(why.to_owned());
+            self.lock().free_disk(turn.disk);
         }
     }
 }
