@@ -91,6 +91,8 @@ pub enum DiskOutcome {
     Left,
     /// No path answered, or the target can't do it; what the last one said. It may have been done or not.
     Unreachable(String),
+    /// Its turn didn't come in time: nothing was sent, which says nothing about the disk.
+    NotSent(String),
 }
 
 impl DiskOutcome {
@@ -106,7 +108,8 @@ impl DiskOutcome {
             | DiskOutcome::LostRace(_)
             | DiskOutcome::Rolled { .. }
             | DiskOutcome::Fenced(_)
-            | DiskOutcome::Unreachable(_) => self,
+            | DiskOutcome::Unreachable(_)
+            | DiskOutcome::NotSent(_) => self,
         }
     }
 }

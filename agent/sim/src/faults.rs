@@ -1,6 +1,6 @@
 //! What may go wrong, how often, per seed; and what the faults that hold at a moment add up to.
 
-pub mod shelf;
+pub mod apart;
 
 use crate::plan::Plan;
 use crate::rng::Rng;
@@ -165,6 +165,22 @@ pub enum Fault {
         /// To whom; both if absent.
         to: Option<Node>,
     },
+    /// A controller has more to do on its disks than goes at once: work waits for its turn.
+    Crowded {
+        /// Which.
+        node: Node,
+        /// For so long at most, milliseconds.
+        by_ms: u16,
+    },
+    /// One path of a controller to a disk holds every command, as a stuck disk does.
+    PathStuck {
+        /// To which.
+        disk: u8,
+        /// Whose.
+        node: Node,
+        /// Which.
+        path: u8,
+    },
 }
 
 /// Kinds that `draw` knows: the first of `Fault::KINDS`.
@@ -172,7 +188,7 @@ const DRAWN: u64 = 26;
 
 impl Fault {
     /// Names of the kinds, in the order of `kind`.
-    pub const KINDS: [&'static str; 27] = [
+    pub const KINDS: [&'static str; 29] = [
         "link cut",
         "links cut",
         "link poor",
@@ -200,6 +216,8 @@ impl Fault {
         "another host's keys",
         "unclean boot",
         "disks missing",
+        "crowded",
+        "path stuck",
     ];
 
     /// Number of its kind.
@@ -232,6 +250,8 @@ impl Fault {
             Fault::Stranger { .. } => 24,
             Fault::Unclean(_) => 25,
             Fault::DisksMissing { .. } => 26,
+            Fault::Crowded { .. } => 27,
+            Fault::PathStuck { .. } => 28,
         }
     }
 }
@@ -273,6 +293,8 @@ pub struct DiskCondition {
     pub flaky: u8,
     /// Paths that are down, a bit each.
     pub paths_down: u8,
+    /// Paths that hold commands, a bit each.
+    pub paths_stuck: u8,
 }
 
 /// Condition of one kind of other work.
@@ -311,6 +333,20 @@ pub struct Conditions {
     pub strangers: u8,
     /// Exports can't be proved, by controller.
     pub unclean: [bool; 2],
+    /// Longest wait of disk work for its turn, milliseconds, by controller.
+    pub crowded_ms: [u16; 2],
+}
+
+impl DiskCondition {
+    /// A command over this path is held.
+    pub fn holds(&self, path: u8) -> bool {
+        self.stuck || self.paths_stuck >> path & 1 == 1
+    }
+
+    /// Nothing comes through over this path.
+    pub fn is_shut(&self, path: u8) -> bool {
+        (self.paths_down | self.paths_stuck) >> path & 1 == 1
+    }
 }
 
 impl Conditions {
@@ -355,6 +391,7 @@ impl Conditions {
                     self.disks[node as usize][usize::from(disk)].missing |= hits(to, node);
                 }
             }
+            Fault::Crowded { node, by_ms } => self.crowded_ms[node as usize] = by_ms,
             Fault::DisksMissing { disks, to } => {
                 for node in [Node::A, Node::B]
                     .into_iter()
@@ -370,6 +407,9 @@ impl Conditions {
             Fault::DiskFlaky { disk, percent } => self.both(disk, |d| d.flaky = percent),
             Fault::PathDown { disk, node, path } => {
                 self.disks[node as usize][usize::from(disk)].paths_down |= 1 << path;
+            }
+            Fault::PathStuck { disk, node, path } => {
+                self.disks[node as usize][usize::from(disk)].paths_stuck |= 1 << path;
             }
             Fault::Answers { node, late, never } => self.answers[node as usize] = (late, never),
             Fault::Journal {

@@ -57,6 +57,8 @@ pub struct Ledger {
     taken: [u8; 2],
     /// Disks whose last work was a take, a bit each.
     taking: [u8; 2],
+    /// Disks that were left, and not worked on with a new key since, a bit each.
+    left: [u8; 2],
     surveys: [Vec<VecDeque<Vec<u64>>>; 2],
     sent: [VecDeque<(u64, u64)>; 2],
     sessions: [u64; 2],
@@ -108,6 +110,7 @@ impl Ledger {
             epochs: [0; 2],
             taken: [0; 2],
             taking: [0; 2],
+            left: [0; 2],
             surveys: [vec![VecDeque::new(); disks], vec![VecDeque::new(); disks]],
             sent: [VecDeque::new(), VecDeque::new()],
             sessions: [0; 2],
@@ -143,6 +146,7 @@ impl Ledger {
         self.forced[at] = false;
         self.dead_takeover[at] = false;
         self.named[at] = 0;
+        self.left[at] = 0;
         for disk in 0..self.rolls[at].len() {
             self.rolls[at][disk] = None;
             self.busy[at][disk] = None;

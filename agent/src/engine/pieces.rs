@@ -15,6 +15,7 @@ type Ended = Box<dyn FnOnce(DiskOutcome, Instant) + Send>;
 pub(super) struct Task {
     fence: Arc<dyn Fence>,
     disk: DiskId,
+    bounded: bool,
     /// Taken when its machine is made: only then is it known how many paths there are.
     work: Option<DiskWork>,
     machine: Option<DiskTask>,
@@ -27,6 +28,7 @@ impl Task {
         Task {
             fence,
             disk,
+            bounded: matches!(work, DiskWork::Take { .. } | DiskWork::Answer { .. }),
             work: Some(work),
             machine: None,
             began: Instant::now(),
@@ -64,7 +66,11 @@ impl Piece for Task {
     }
 
     fn not_begun(&mut self, why: String) {
-        self.end(DiskOutcome::Unreachable(why));
+        self.end(DiskOutcome::NotSent(why));
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.bounded
     }
 }
 

@@ -23,9 +23,11 @@ pub(super) struct Turn {
     disk: DiskId,
     class: Class,
     deadline: Duration,
-    /// After this it isn't begun, and nothing more of a take is sent: whoever asked has given it up, and if this
-    /// process stood still another controller may own the disk by now.
-    send_by: Instant,
+    /// After this it isn't begun: whoever asked asks again, and if this process stood still another controller may own
+    /// the disk by now.
+    begin_by: Instant,
+    /// `deadline` from its first command on, once that was sent: after this nothing more of a bounded piece is.
+    send_by: Option<Instant>,
     piece: Box<dyn Piece>,
     /// Its next command; `None` before the first.
     next: Option<(PathId, PrCommand)>,
@@ -42,10 +44,23 @@ impl Turn {
             disk,
             class,
             deadline,
-            send_by: Instant::now() + deadline,
+            begin_by: Instant::now() + deadline,
+            send_by: None,
             piece,
             next: None,
         }
+    }
+
+    /// When a command that is sent now is overdue.
+    fn due(&self, now: Instant) -> Instant {
+        let due = now + self.deadline;
+        let send_by = self.send_by.filter(|_| self.piece.is_bounded());
+        send_by.map_or(due, |by| by.min(due))
+    }
+
+    fn no_turn(&self) -> String {
+        let waited = self.deadline.as_millis();
+        format!("no turn within {waited} ms; nothing was sent")
     }
 }
 
@@ -126,6 +141,22 @@ impl State {
         let class = self.ready()?;
         self.take_place(class);
         self.waiting[class as usize].pop_front()
+    }
+
+    /// Pieces whose turn didn't come in time; and when the next is late. Those that were begun go on before all others.
+    fn without_turn(&mut self, now: Instant) -> (Vec<Turn>, Option<Instant>) {
+        let mut late = Vec::new();
+        let mut next = None;
+        for waiting in &mut self.waiting {
+            while let Some(at) = waiting.iter().position(|turn| turn.next.is_none()) {
+                if waiting[at].begin_by >= now {
+                    next = next.into_iter().chain([waiting[at].begin_by]).min();
+                    break;
+                }
+                late.extend(waiting.remove(at));
+            }
+        }
+        (late, next)
     }
 
     fn take_place(&mut self, class: Class) {
@@ -282,13 +313,15 @@ impl Shared {
         let hung = || self.lock().is_hung(disk);
         let mut step = match turn.next.take() {
             Some(next) => Some(next),
-            None if Instant::now() > turn.send_by => {
-                let waited = turn.deadline.as_millis();
-                let why = format!("no turn within {waited} ms; nothing was sent");
+            None if Instant::now() > turn.begin_by => {
+                let why = turn.no_turn();
                 turn.piece.not_begun(why);
                 None
             }
-            None => turn.piece.next(None, &hung),
+            None => {
+                turn.send_by = Some(Instant::now() + turn.deadline);
+                turn.piece.next(None, &hung)
+            }
         };
         loop {
             let Some((path, command)) = step else {
@@ -300,7 +333,7 @@ impl Shared {
             let ticket = match self.send_off(turn, path) {
                 Ok(ticket) => ticket,
                 Err((back, why)) => {
-                    turn = back;
+                    turn = *back;
                     step = turn.piece.next(Some(no_answer(why)), &hung);
                     continue;
                 }
@@ -336,14 +369,13 @@ impl Shared {
     }
 
     /// Notes that a command is on its way; not where its path is stuck with an earlier one, which nothing overtakes.
-    fn send_off(&self, turn: Turn, path: PathId) -> Result<(u64, Duration), (Turn, String)> {
+    fn send_off(&self, turn: Turn, path: PathId) -> Result<(u64, Duration), (Box<Turn>, String)> {
         let now = Instant::now();
-        // Only a take registers from nothing; all else is refused by a disk that is another's by now.
-        if turn.class == Class::Take && now > turn.send_by {
+        if turn.piece.is_bounded() && turn.send_by.is_some_and(|by| now >= by) {
             let age = turn.deadline.as_millis();
             let name = self.fence.name(turn.disk, path);
             let why = format!("{name}: not done within {age} ms; the rest of it was not sent");
-            return Err((turn, why));
+            return Err((Box::new(turn), why));
         }
         let mut state = self.lock();
         if let Some(since) = state.stuck_since(turn.disk, path) {
@@ -353,7 +385,7 @@ impl Shared {
             let why = format!(
                 "{name}: the command before is still on its way after {age} ms; this one was not sent"
             );
-            return Err((turn, why));
+            return Err((Box::new(turn), why));
         }
         state.tickets += 1;
         let (ticket, deadline) = (state.tickets, turn.deadline);
@@ -362,7 +394,7 @@ impl Shared {
             path,
             class: turn.class,
             sent: now,
-            due: now + deadline,
+            due: turn.due(now),
             young: true,
             turn: Some(turn),
         };
@@ -399,13 +431,23 @@ impl Shared {
             let overdue = Self::look_at_flights(&mut state, now);
             if !overdue.is_empty() {
                 drop(state);
-                for (mut turn, path) in overdue {
+                for (mut turn, path, sent) in overdue {
                     let name = self.fence.name(turn.disk, path);
-                    let waited = turn.deadline.as_millis();
+                    let waited = now.saturating_duration_since(sent).as_millis();
                     let why = format!("{name}: no answer (waited {waited} ms)");
                     let hung = || self.lock().is_hung(turn.disk);
                     let step = turn.piece.next(Some(no_answer(why)), &hung);
                     self.go_on_later(turn, step);
+                }
+                state = self.lock();
+                continue;
+            }
+            let (late, begin_by) = state.without_turn(now);
+            if !late.is_empty() {
+                drop(state);
+                for turn in late {
+                    let why = turn.no_turn();
+                    self.give_up(vec![turn], &why);
                 }
                 state = self.lock();
                 continue;
@@ -425,7 +467,7 @@ impl Shared {
                 let young = flight.young.then(|| flight.young_until());
                 young.or_else(|| flight.turn.as_ref().map(|_| flight.due))
             });
-            let next = times.chain(no_thread_until).min();
+            let next = times.chain(no_thread_until).chain(begin_by).min();
             state.watch_at = next;
             state = match next {
                 None => self
@@ -442,7 +484,7 @@ impl Shared {
     }
 
     /// Takes old commands out of the count, and overdue ones away from their pieces.
-    fn look_at_flights(state: &mut State, now: Instant) -> Vec<(Turn, PathId)> {
+    fn look_at_flights(state: &mut State, now: Instant) -> Vec<(Turn, PathId, Instant)> {
         let mut overdue = Vec::new();
         let mut aged = Vec::new();
         for flight in state.flights.values_mut() {
@@ -454,7 +496,7 @@ impl Shared {
                 continue;
             }
             if let Some(turn) = flight.turn.take() {
-                overdue.push((turn, flight.path));
+                overdue.push((turn, flight.path, flight.sent));
             }
         }
         aged.into_iter().for_each(|class| state.free_place(class));

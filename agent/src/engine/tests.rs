@@ -278,7 +278,7 @@ fn what_got_no_turn_in_time_is_not_sent() {
     assert!(matches!(next(&ends).1, DiskOutcome::Surveyed(_)));
     let (_, outcome) = next(&ends);
     assert!(
-        matches!(&outcome, DiskOutcome::Unreachable(why) if why.contains("nothing was sent")),
+        matches!(&outcome, DiskOutcome::NotSent(why) if why.contains("nothing was sent")),
         "{outcome:?}"
     );
     assert_eq!(disks.0.lock().expect("no panic").order, [1]);

@@ -162,10 +162,12 @@ impl Controller {
         // Wide already where the echo will be stale before the roll is answered: a narrow one would prove nothing then.
         let once = std::mem::take(&mut self.owner.roll_all_once);
         let wide = once || self.promises_long() || self.rolls_wide(now + ms(ROLL_ANSWER_MS));
-        let ids: Vec<DiskId> = match wide && self.state != State::FencingRest {
-            true => self.disks.all.keys().copied().collect(),
-            false => self.disks.arbiter_ids(),
-        };
+        // The arbiters first: on a slow shelf the others wait for their turns.
+        let mut ids = self.disks.arbiter_ids();
+        if wide && self.state != State::FencingRest {
+            let rest = self.disks.all.keys().copied();
+            ids.extend(rest.filter(|id| !self.disks.is_arbiter(*id)));
+        }
         self.roll_disks(now, ids);
     }
 
@@ -247,7 +249,8 @@ impl Controller {
             DiskOutcome::Surveyed(_)
             | DiskOutcome::Taken
             | DiskOutcome::LostRace(_)
-            | DiskOutcome::Left => {}
+            | DiskOutcome::Left
+            | DiskOutcome::NotSent(_) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a controller may be, and become.
 
 use crate::enclosure::STRANGER;
-use crate::faults::{DISKS_MAX, DiskCondition, LinkCondition};
+use crate::faults::{DISKS_MAX, DiskCondition, Episode, Fault, LinkCondition};
 use crate::plan::disk_index;
 use crate::world::{NODES, World};
 use failover_api::HistoryRecord;
@@ -156,7 +156,14 @@ impl World {
     fn keys_may_look_still(&self, owner: Node) -> bool {
         let timing = &self.plan.timing;
         let window = timing.disk_silent_ms * 1000;
-        let look = (timing.disk_read_ms + timing.disk_op_ms) * 1000 + 4 * self.plan.jitter_us;
+        let faults = &self.episodes;
+        let crowded = |episode: &Episode| matches!(episode.fault, Fault::Crowded { .. });
+        let turn_ms = match faults.iter().any(crowded) {
+            true => timing.disk_op_ms,
+            false => 0,
+        };
+        let look_ms = timing.disk_read_ms + turn_ms + timing.disk_op_ms;
+        let look = look_ms * 1000 + 4 * self.plan.jitter_us;
         let from = self.now.saturating_sub(window + look + 60_000);
         let still = |disk: usize| {
             let mut last = from;
@@ -231,8 +238,8 @@ impl World {
                 ..DiskCondition::default()
             };
             let only_missing = disks.iter().all(|disk| *disk == missing(disk));
-            let well =
-                !conditions.shelf_down && !conditions.busy[node] && conditions.strangers == 0;
+            let idle = !conditions.busy[node] && conditions.crowded_ms[node] == 0;
+            let well = !conditions.shelf_down && idle && conditions.strangers == 0;
             let reaching = only_missing && well && conditions.answers[node] == (0, 0);
             let whole = *disks == [DiskCondition::default(); DISKS_MAX];
             // Whatever has just begun or ended, a flushed lease among it, starts the clock anew.
