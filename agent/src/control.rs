@@ -214,7 +214,11 @@ impl Control {
         let refused = std::mem::take(&mut self.refused).into_iter();
         self.handle_all(
             refused
-                .map(|(op, outcome)| Event::Done { op, outcome })
+                .map(|(op, outcome)| Event::Done {
+                    op,
+                    waited: Duration::ZERO,
+                    outcome,
+                })
                 .collect(),
         );
         self.more = true;
@@ -222,7 +226,15 @@ impl Control {
         let mut answers = Vec::new();
         for _ in 0..INPUTS_MAX {
             match self.inputs.next() {
-                Some(Input::Done { op, outcome }) => answers.push(Event::Done { op, outcome }),
+                Some(Input::Done {
+                    op,
+                    waited,
+                    outcome,
+                }) => answers.push(Event::Done {
+                    op,
+                    waited,
+                    outcome,
+                }),
                 Some(input) => {
                     self.handle_all(std::mem::take(&mut answers));
                     if !self.exit {
@@ -244,7 +256,15 @@ impl Control {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Done { op, outcome } => self.handle(Event::Done { op, outcome }),
+            Input::Done {
+                op,
+                waited,
+                outcome,
+            } => self.handle(Event::Done {
+                op,
+                waited,
+                outcome,
+            }),
             // The core listens no more; the other controller has the settings too.
             Input::Command { answer, .. } if self.controller.state() == State::Halted => {
                 let reason =

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Work in flight is bounded by the disks and pools, requests by the control socket: this is beyond both.
@@ -19,8 +20,12 @@ const WAITING_MAX: usize = 8192;
 
 /// What the control thread is told, apart from datagrams.
 pub(crate) enum Input {
-    /// Work ended.
-    Done { op: OpId, outcome: Outcome },
+    /// Work ended; on a disk, after it had waited so long for its turn.
+    Done {
+        op: OpId,
+        waited: Duration,
+        outcome: Outcome,
+    },
     /// An operator asks.
     Command {
         command: Command,
@@ -147,6 +152,7 @@ mod tests {
         let (inbox, inputs) = inbox().expect("an inbox");
         let done = |op| Input::Done {
             op: OpId(op),
+            waited: Duration::ZERO,
             outcome: Outcome::Ok,
         };
         inbox.put_soon(done(1));

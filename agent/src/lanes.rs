@@ -200,7 +200,11 @@ impl Lanes {
         let (tools, inbox) = (self.tools.clone(), self.inbox.clone());
         let job: Job = Box::new(move || {
             let outcome = tools.perform(&work);
-            inbox.put(Input::Done { op, outcome });
+            inbox.put(Input::Done {
+                op,
+                waited: Duration::ZERO,
+                outcome,
+            });
         });
         let refused = |why| (op, Outcome::Failed(why));
         self.give(name, job).map_err(refused)
@@ -216,10 +220,15 @@ impl Lanes {
             DiskWork::Survey | DiskWork::Roll { .. } | DiskWork::Answer { .. } => self.other,
         };
         let (ledger, inbox, done) = (self.tools.ledger.clone(), self.inbox.clone(), work.clone());
+        let asked = Instant::now();
         let ended = move |outcome: DiskOutcome, began: Instant| {
             ledger.note(disk, &done, &outcome, began);
-            let outcome = Outcome::Disk(outcome);
-            inbox.put_soon(Input::Done { op, outcome });
+            inbox.put_soon(Input::Done {
+                op,
+                // The core asked before `asked`, and the command was sent after `began`: what it proves is no older.
+                waited: began.saturating_duration_since(asked),
+                outcome: Outcome::Disk(outcome),
+            });
         };
         let refused = |why| (op, Outcome::Disk(DiskOutcome::Unreachable(why)));
         let engine = &self.tools.disks;

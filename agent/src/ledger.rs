@@ -48,6 +48,9 @@ impl Ledger {
         let Some(entry) = self.0.get(&disk) else {
             return;
         };
+        if matches!(outcome, DiskOutcome::NotSent(_)) {
+            return;
+        }
         let took = began.elapsed();
         let mut entry = entry.lock().unwrap_or_else(PoisonError::into_inner);
         entry.failure = None;
@@ -80,7 +83,7 @@ impl Ledger {
                 }
             }
             DiskOutcome::Unreachable(why) => entry.failure = Some(why.clone()),
-            DiskOutcome::LostRace(None) | DiskOutcome::Left => {}
+            DiskOutcome::LostRace(None) | DiskOutcome::Left | DiskOutcome::NotSent(_) => {}
         }
     }
 }

@@ -86,7 +86,7 @@ timing! {
     vip_lease_ms = 200,
     /// Added to the lease before a new owner announces.
     lease_slack_ms = 50,
-    /// Deadline of taking one disk.
+    /// Deadline of taking one disk, from its first command on.
     abort_ms = 500,
     /// An owner that reaches no majority for this long halts.
     disk_lost_ms = 1000,
@@ -111,7 +111,7 @@ timing! {
     stall_ms = 100,
     /// A handover that the peer hasn't committed within this time is reverted.
     handover_ms = 3000,
-    /// Deadline of reading or rolling one disk.
+    /// Deadline of reading or rolling one disk, from its first command on.
     disk_op_ms = 300,
     /// Deadline of a journal record.
     record_ms = 5000,

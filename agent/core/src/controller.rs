@@ -278,7 +278,11 @@ impl Controller {
                 received,
                 beat,
             } => self.beat_came(now, link, received, &beat),
-            Event::Done { op, outcome } => self.work_ended(now, op, outcome),
+            Event::Done {
+                op,
+                waited,
+                outcome,
+            } => self.work_ended(now, op, waited, outcome),
             Event::Command { request, command } => self.command(now, request, command),
             Event::Lan { up } => {
                 self.lan_up = up;

@@ -91,6 +91,27 @@ pub enum DiskOutcome {
     Left,
     /// No path answered, or the target can't do it; what the last one said. It may have been done or not.
     Unreachable(String),
+    /// Its turn didn't come in time: nothing was sent, which says nothing about the disk.
+    NotSent(String),
+}
+
+impl DiskOutcome {
+    /// What may be said while an earlier command, which nobody waits for any more, is still on its way to the disk: it may
+    /// register a key yet, so the disk isn't left.
+    pub fn unsettled(self) -> DiskOutcome {
+        match self {
+            DiskOutcome::Left => DiskOutcome::Unreachable(
+                "an earlier command is still on its way and may register a key yet".to_owned(),
+            ),
+            DiskOutcome::Surveyed(_)
+            | DiskOutcome::Taken
+            | DiskOutcome::LostRace(_)
+            | DiskOutcome::Rolled { .. }
+            | DiskOutcome::Fenced(_)
+            | DiskOutcome::Unreachable(_)
+            | DiskOutcome::NotSent(_) => self,
+        }
+    }
 }
 
 /// Next step of a task.

@@ -193,6 +193,12 @@ impl Disks {
         Self::majority(self.all.values().map(says), self.all.len())
     }
 
+    /// Half of all configured disks or more say so: no majority of them can do without one that does.
+    pub fn half_says(&self, says: impl Fn(&Disk) -> bool) -> bool {
+        let yes = self.all.values().filter(|disk| says(disk)).count();
+        2 * yes >= self.all.len()
+    }
+
     fn majority(votes: impl Iterator<Item = Option<bool>>, of: usize) -> Verdict {
         let (mut yes, mut no) = (0, 0);
         for vote in votes {

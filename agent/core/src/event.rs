@@ -6,6 +6,7 @@ use crate::ids::{LinkId, OpId, RequestId};
 use crate::settings::SettingsChange;
 use crate::time::Instant;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub enum Event {
     Done {
         /// Its number.
         op: OpId,
+        /// How long work on a disk waited for its turn, before its first command was sent.
+        #[serde(default)]
+        waited: Duration,
         /// How.
         outcome: Outcome,
     },

@@ -101,6 +101,14 @@ impl Controller {
             self.refuse(id, libc_errno::EBUSY, reason);
             return;
         }
+        if let Some(pool) = self.importing_pool() {
+            let pool = self.pool_name(pool);
+            let reason = format!(
+                "the import of pool {pool} hasn't ended, though its time is over: it may come up here yet; nothing was done"
+            );
+            self.refuse(id, libc_errno::EBUSY, reason);
+            return;
+        }
         let timing = &self.config.timing;
         let until = now
             + ms(timing.vips_ms + timing.services_ms + timing.export_ms + timing.handover_ms)

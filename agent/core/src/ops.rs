@@ -9,6 +9,7 @@ use crate::states::State;
 use crate::takeover::Remembered;
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use std::time::Duration;
 
 /// Work in flight.
 #[derive(Clone, Debug)]
@@ -81,8 +82,12 @@ impl Job {
     }
 }
 
+/// Deadlines of work on a disk after which nothing more is expected of whoever carries it out: one for its turn, and one
+/// each for two paths that hang.
+const SILENCE: u64 = 3;
+
 /// Pause after a failed record before the next is tried.
-const JOURNAL_PAUSE: std::time::Duration = ms(1000);
+const JOURNAL_PAUSE: Duration = ms(1000);
 
 impl Controller {
     // ---- work ----------------------------------------------------------------------------------------------
@@ -104,6 +109,12 @@ impl Controller {
             Job::Export(_) => timing.export_ms,
             Job::StartServices | Job::StopServices | Job::PoolServices(_) => timing.services_ms,
             Job::AddVips | Job::RemoveVips | Job::Announce | Job::PoolVips(_) => timing.vips_ms,
+        };
+        // Each command to a disk has its deadline from when it was sent, which whoever carries the work out keeps, and as
+        // long again for its turn. This is for the case that nothing is said at all.
+        let limit = match job.disk() {
+            Some(_) => SILENCE * limit,
+            None => limit,
         };
         self.next_op += 1;
         let op = OpId(self.next_op);
@@ -158,7 +169,13 @@ impl Controller {
         !self.running(job)
     }
 
-    pub(crate) fn work_ended(&mut self, now: Instant, op: OpId, outcome: Outcome) {
+    pub(crate) fn work_ended(
+        &mut self,
+        now: Instant,
+        op: OpId,
+        waited: Duration,
+        outcome: Outcome,
+    ) {
         // An answer to work that nobody asked for in this run, or a second answer, changes nothing.
         let Some(pending) = self.ops.remove(&op) else {
             return;
@@ -173,7 +190,50 @@ impl Controller {
         if pending.overdue {
             self.late(pending.job, outcome);
         } else {
-            self.ended(now, pending.job, pending.asked, outcome);
+            // What it read or wrote it read or wrote after it was sent.
+            let sent = (pending.asked + waited).min(now);
+            self.ended(now, pending.job, sent, outcome);
+        }
+    }
+
+    /// Its turn didn't come: a disk isn't judged by that, and is asked again.
+    fn not_sent(&mut self, now: Instant, job: &Job) {
+        match job {
+            Job::Look(id) => self.takeover.not_sent(*id),
+            Job::Take(_, key) if self.owner.repairing(*key) => self.owner.repair_failed(now),
+            Job::Take(id, _) => self.takeover.not_sent(*id),
+            Job::Roll(id, _) => {
+                if let Some(disk) = self.disks.all.get_mut(id) {
+                    disk.roll_waits = true;
+                }
+            }
+            Job::Leave(id) => {
+                let again = now + ms(self.config.timing.disk_beat_ms);
+                if let Some(disk) = self.disks.all.get_mut(id) {
+                    disk.owed_again = again;
+                }
+            }
+            // The next look asks for them again; the others are no disk's.
+            Job::Expel(_)
+            | Job::Answer(..)
+            | Job::RecordIncarnation
+            | Job::RecordEpoch(_)
+            | Job::RecordSettings(_)
+            | Job::RecordArbiters
+            | Job::RecordOther
+            | Job::Remember
+            | Job::RememberImport
+            | Job::Prescan
+            | Job::Import(_)
+            | Job::Export(_)
+            | Job::StartServices
+            | Job::StopServices
+            | Job::AddVips
+            | Job::RemoveVips
+            | Job::Announce
+            | Job::PoolImport(_)
+            | Job::PoolServices(_)
+            | Job::PoolVips(_) => {}
         }
     }
 
@@ -305,6 +365,9 @@ impl Controller {
     /// An answer, or the lack of one, in time.
     fn ended(&mut self, now: Instant, job: Job, asked: Instant, outcome: Outcome) {
         match (job, outcome) {
+            (job, Outcome::Disk(DiskOutcome::NotSent(_))) if job.disk().is_some() => {
+                self.not_sent(now, &job)
+            }
             (Job::Look(id), Outcome::Disk(DiskOutcome::Surveyed(survey))) => {
                 self.looked(now, id, asked, survey)
             }
@@ -406,12 +469,7 @@ impl Controller {
     }
 
     /// Asks for looks at these disks where one is due, `interval` apart.
-    pub(crate) fn look_at_disks(
-        &mut self,
-        now: Instant,
-        ids: &[DiskId],
-        interval: std::time::Duration,
-    ) {
+    pub(crate) fn look_at_disks(&mut self, now: Instant, ids: &[DiskId], interval: Duration) {
         for id in ids {
             let Some(disk) = self.disks.all.get_mut(id) else {
                 continue;

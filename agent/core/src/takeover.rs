@@ -118,6 +118,13 @@ impl Takeover {
         }
     }
 
+    /// Nothing of the try was sent: it is made again.
+    pub(crate) fn not_sent(&mut self, id: DiskId) {
+        if matches!(self.tries.get(&id), Some(Try::Looking | Try::Taking)) {
+            self.tries.remove(&id);
+        }
+    }
+
     /// The pools that are imported: only their services and addresses are brought up.
     pub(crate) fn imported(&self) -> Vec<PoolId> {
         let ends = self.imports.iter();

@@ -119,6 +119,7 @@ fn events() -> Vec<(&'static str, Event)> {
             "done, unknown work",
             Event::Done {
                 op: OpId(4711),
+                waited: std::time::Duration::ZERO,
                 outcome: Outcome::Ok,
             },
         ),

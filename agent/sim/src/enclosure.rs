@@ -5,15 +5,18 @@
 //!   pools' writer ─ each 20 ms ─▶ accepted or refused by the reservation ─▶ lands at once, or later unless aborted
 //! ```
 
+mod turns;
+
 use crate::disk::{Disk, Nexus};
 use crate::plan::{disk_id, disk_index};
 use crate::queue::Happening;
 use crate::world::{NODES, World};
 use failover_core::action::Outcome;
-use failover_core::disk_work::{DiskStep, DiskTask, DiskWork, PrAnswer};
+use failover_core::disk_work::{DiskOutcome, DiskStep, DiskTask, DiskWork, PrAnswer};
 use failover_core::ids::{DiskId, Node, OpId, PathId};
 use failover_core::key::Key;
 use failover_core::pr::{PrCommand, PrError};
+use std::time::Duration;
 
 /// A host that isn't of the pair.
 pub const STRANGER: Nexus = Nexus::new(Node::B, 7);
@@ -66,7 +69,20 @@ pub struct TaskRun {
     pub(crate) boot: u32,
     pub(crate) op: OpId,
     pub(crate) disk: usize,
+    /// When it was asked for.
+    asked: u64,
+    /// When its first command was sent; before that, when it was asked for.
     pub(crate) issued: u64,
+    /// How long it may wait for its turn, and last from then on.
+    limit: u64,
+    /// Nothing more is sent of it after `send_by`.
+    bounded: bool,
+    /// 0 before its turn has come.
+    send_by: u64,
+    /// Number of its command, among all.
+    sequence: u64,
+    /// Its work went on without it.
+    pub(crate) hung: bool,
     pub(crate) kind: TaskKind,
     machine: DiskTask,
     pub(crate) nexus: Nexus,
@@ -124,23 +140,31 @@ impl World {
         if self.story.on() && !self.brief && !matches!(work, DiskWork::Survey) {
             tell!(self, node, "d{index}: {}", describe(&work));
         }
-        let kind = TaskKind::of(&work);
-        let mut machine = DiskTask::new(work, self.plan.paths);
-        let first = machine.step(None);
         let task = Box::new(TaskRun {
             node,
             life,
             boot: self.machines[node as usize].boot,
             op,
             disk: index,
+            asked: self.now,
             issued: self.now,
-            kind,
-            machine,
+            limit: self.deadline_of(&work),
+            bounded: matches!(work, DiskWork::Take { .. } | DiskWork::Answer { .. }),
+            send_by: 0,
+            sequence: 0,
+            hung: false,
+            kind: TaskKind::of(&work),
+            machine: DiskTask::new(work, self.plan.paths),
             nexus: Nexus::new(node, 0),
             command: PrCommand::ReadKeys,
             answer: None,
             lose_answer: false,
         });
+        let slot = self.keep_task(task);
+        self.wait_for_turn(slot, node);
+    }
+
+    fn keep_task(&mut self, task: Box<TaskRun>) -> u32 {
         let slot = match self.free_tasks.pop() {
             Some(slot) => slot,
             None => {
@@ -149,7 +173,7 @@ impl World {
             }
         };
         self.tasks[slot as usize] = Some(task);
-        self.next_step(slot, first);
+        slot
     }
 
     fn free_task(&mut self, slot: u32) -> Option<Box<TaskRun>> {
@@ -167,8 +191,14 @@ impl World {
                 let Some(task) = self.free_task(slot) else {
                     return;
                 };
+                let outcome = match outcome {
+                    DiskOutcome::Left if self.is_hung(&task) => outcome.unsettled(),
+                    ended => ended,
+                };
                 self.disk_work_ended(&task, &outcome);
-                self.answer_daemon(task.node, task.life, task.op, Outcome::Disk(outcome), true);
+                let waited = Duration::from_micros(task.issued - task.asked);
+                let outcome = Outcome::Disk(outcome);
+                self.answer_daemon(task.node, task.life, task.op, waited, outcome, true);
             }
         }
     }
@@ -185,7 +215,14 @@ impl World {
         task.command = command;
         task.answer = None;
         task.lose_answer = false;
+        if let Some(why) = self.refused(&task) {
+            task.answer = Some(transport(why));
+            self.tasks[slot as usize] = Some(task);
+            self.queue.push(self.now + 1, Happening::Answer(slot));
+            return;
+        }
         self.command_issued(&task);
+        self.watch_command(slot, &mut task);
         let condition = self.conditions.disks[task.node as usize][task.disk];
         let gone = self.conditions.shelf_down
             || condition.missing
@@ -197,7 +234,7 @@ impl World {
             let wait = if self.rng.percent(80) { 500 } else { 150_000 };
             let at = self.now + way + self.rng.below(wait);
             self.queue.push(at, Happening::Answer(slot));
-        } else if condition.stuck {
+        } else if condition.holds(path.0) {
             self.stuck.push(slot);
             if self.rng.percent(60) {
                 // The host gives up.
@@ -303,6 +340,9 @@ impl World {
             return;
         };
         let (node, life) = (task.node, task.life);
+        if task.send_by == 0 {
+            return self.begin_task(slot);
+        }
         if task.answer.is_none() {
             // The host gave up on a stuck command; it may have been carried out.
             self.stuck.retain(|each| *each != slot);
@@ -315,7 +355,10 @@ impl World {
             task.answer = Some(transport("the command's time ran out"));
             self.tasks[slot as usize] = Some(task);
         }
-        if !self.lives_on(node, life) {
+        let hung = self.tasks[slot as usize]
+            .as_ref()
+            .is_some_and(|task| task.hung);
+        if hung || !self.lives_on(node, life) {
             self.free_task(slot);
             return;
         }
@@ -339,7 +382,7 @@ impl World {
             let Some(task) = self.tasks[slot as usize].as_ref() else {
                 continue;
             };
-            if self.conditions.disks[task.node as usize][task.disk].stuck {
+            if self.conditions.disks[task.node as usize][task.disk].holds(task.nexus.path.0) {
                 self.stuck.push(slot);
                 continue;
             }
@@ -458,7 +501,7 @@ impl World {
         let first = self.rng.below(self.plan.paths.into()) as u8;
         for turn in 0..self.plan.paths {
             let path = (first + turn) % self.plan.paths;
-            if condition.paths_down >> path & 1 == 1 {
+            if condition.is_shut(path) {
                 continue;
             }
             let nexus = Nexus::new(node, path);
@@ -524,8 +567,7 @@ impl World {
         for (index, bay) in self.bays.iter().enumerate() {
             let condition = self.conditions.disks[node as usize][index];
             let open = |path: &u8| {
-                condition.paths_down >> *path & 1 == 0
-                    && bay.disk.may_write(Nexus::new(node, *path))
+                !condition.is_shut(*path) && bay.disk.may_write(Nexus::new(node, *path))
             };
             let reachable = !self.conditions.shelf_down && !condition.missing && !condition.stuck;
             if !(reachable && (0..self.plan.paths).any(|path| open(&path))) {

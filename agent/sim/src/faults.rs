@@ -1,5 +1,7 @@
 //! What may go wrong, how often, per seed; and what the faults that hold at a moment add up to.
 
+pub mod apart;
+
 use crate::plan::Plan;
 use crate::rng::Rng;
 use failover_core::event::Command;
@@ -156,11 +158,37 @@ pub enum Fault {
     },
     /// A machine boots, and for a while nothing shows that its pools are exported.
     Unclean(Node),
+    /// Several disks answer nothing, for one controller or both.
+    DisksMissing {
+        /// Which, a bit each.
+        disks: u8,
+        /// To whom; both if absent.
+        to: Option<Node>,
+    },
+    /// A controller has more to do on its disks than goes at once: work waits for its turn.
+    Crowded {
+        /// Which.
+        node: Node,
+        /// For so long at most, milliseconds.
+        by_ms: u16,
+    },
+    /// One path of a controller to a disk holds every command, as a stuck disk does.
+    PathStuck {
+        /// To which.
+        disk: u8,
+        /// Whose.
+        node: Node,
+        /// Which.
+        path: u8,
+    },
 }
+
+/// Kinds that `draw` knows: the first of `Fault::KINDS`.
+const DRAWN: u64 = 26;
 
 impl Fault {
     /// Names of the kinds, in the order of `kind`.
-    pub const KINDS: [&'static str; 26] = [
+    pub const KINDS: [&'static str; 29] = [
         "link cut",
         "links cut",
         "link poor",
@@ -187,6 +215,9 @@ impl Fault {
         "busy",
         "another host's keys",
         "unclean boot",
+        "disks missing",
+        "crowded",
+        "path stuck",
     ];
 
     /// Number of its kind.
@@ -218,6 +249,9 @@ impl Fault {
             Fault::Busy(_) => 23,
             Fault::Stranger { .. } => 24,
             Fault::Unclean(_) => 25,
+            Fault::DisksMissing { .. } => 26,
+            Fault::Crowded { .. } => 27,
+            Fault::PathStuck { .. } => 28,
         }
     }
 }
@@ -259,6 +293,8 @@ pub struct DiskCondition {
     pub flaky: u8,
     /// Paths that are down, a bit each.
     pub paths_down: u8,
+    /// Paths that hold commands, a bit each.
+    pub paths_stuck: u8,
 }
 
 /// Condition of one kind of other work.
@@ -297,6 +333,20 @@ pub struct Conditions {
     pub strangers: u8,
     /// Exports can't be proved, by controller.
     pub unclean: [bool; 2],
+    /// Longest wait of disk work for its turn, milliseconds, by controller.
+    pub crowded_ms: [u16; 2],
+}
+
+impl DiskCondition {
+    /// A command over this path is held.
+    pub fn holds(&self, path: u8) -> bool {
+        self.stuck || self.paths_stuck >> path & 1 == 1
+    }
+
+    /// Nothing comes through over this path.
+    pub fn is_shut(&self, path: u8) -> bool {
+        (self.paths_down | self.paths_stuck) >> path & 1 == 1
+    }
 }
 
 impl Conditions {
@@ -341,11 +391,25 @@ impl Conditions {
                     self.disks[node as usize][usize::from(disk)].missing |= hits(to, node);
                 }
             }
+            Fault::Crowded { node, by_ms } => self.crowded_ms[node as usize] = by_ms,
+            Fault::DisksMissing { disks, to } => {
+                for node in [Node::A, Node::B]
+                    .into_iter()
+                    .filter(|node| hits(to, *node))
+                {
+                    for (index, disk) in self.disks[node as usize].iter_mut().enumerate() {
+                        disk.missing |= disks >> index & 1 == 1;
+                    }
+                }
+            }
             Fault::DiskSlow { disk, by_ms } => self.both(disk, |d| d.slow_ms = by_ms),
             Fault::DiskStuck { disk } => self.both(disk, |d| d.stuck = true),
             Fault::DiskFlaky { disk, percent } => self.both(disk, |d| d.flaky = percent),
             Fault::PathDown { disk, node, path } => {
                 self.disks[node as usize][usize::from(disk)].paths_down |= 1 << path;
+            }
+            Fault::PathStuck { disk, node, path } => {
+                self.disks[node as usize][usize::from(disk)].paths_stuck |= 1 << path;
             }
             Fault::Answers { node, late, never } => self.answers[node as usize] = (late, never),
             Fault::Journal {
@@ -400,11 +464,11 @@ impl Conditions {
 /// The faults of a seed, and when they stop.
 pub fn draw(rng: &mut Rng, plan: &Plan) -> (Vec<Episode>, u64) {
     let end = rng.between(11_000, 14_000) * 1000;
-    let mut kinds: Vec<u64> = (0..Fault::KINDS.len() as u64).collect();
+    let mut kinds: Vec<u64> = (0..DRAWN).collect();
     let share = rng.pick(&[10, 25, 45]);
     kinds.retain(|_| rng.percent(share));
     if kinds.is_empty() {
-        kinds.push(rng.below(Fault::KINDS.len() as u64));
+        kinds.push(rng.below(DRAWN));
     }
     let gap_us = rng.pick(&[300, 700, 1500, 3000]) * 1000;
     let longest_us = rng.pick(&[300, 1500, 5000]) * 1000;

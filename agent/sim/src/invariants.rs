@@ -58,6 +58,8 @@ pub struct Ledger {
     taken: [u8; 2],
     /// Disks whose last work was a take, a bit each.
     taking: [u8; 2],
+    /// Disks that were left, and not worked on with a new key since, a bit each.
+    left: [u8; 2],
     surveys: [Vec<VecDeque<Vec<u64>>>; 2],
     sent: [VecDeque<(u64, u64)>; 2],
     sessions: [u64; 2],
@@ -86,6 +88,8 @@ pub struct Ledger {
     links_told: [u8; 2],
     /// By controller: since when nothing has ailed it or its disks, and since when it has been dark nevertheless.
     calm_since: [Option<u64>; 2],
+    /// As `calm_since`, but that disks may be missing.
+    reaching_since: [Option<u64>; 2],
     dark_since: [Option<u64>; 2],
     /// By controller, by disk: since when it answers nothing, or is another host's.
     missing_since: [Vec<Option<u64>>; 2],
@@ -111,6 +115,7 @@ impl Ledger {
             epochs: [0; 2],
             taken: [0; 2],
             taking: [0; 2],
+            left: [0; 2],
             surveys: [vec![VecDeque::new(); disks], vec![VecDeque::new(); disks]],
             sent: [VecDeque::new(), VecDeque::new()],
             sessions: [0; 2],
@@ -131,6 +136,7 @@ impl Ledger {
             links_cut_since: vec![[None; 2]; usize::from(plan.links)],
             links_told: [0; 2],
             calm_since: [Some(0); 2],
+            reaching_since: [Some(0); 2],
             dark_since: [None; 2],
             missing_since: [vec![None; disks], vec![None; disks]],
             named: [0; 2],
@@ -148,6 +154,7 @@ impl Ledger {
         self.dead_takeover[at] = false;
         self.named[at] = 0;
         self.links_told[at] = 0;
+        self.left[at] = 0;
         for disk in 0..self.rolls[at].len() {
             self.rolls[at][disk] = None;
             self.busy[at][disk] = None;

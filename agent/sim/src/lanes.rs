@@ -7,6 +7,7 @@ use failover_core::action::{Outcome, Work};
 use failover_core::disk_work::DiskOutcome;
 use failover_core::event::Event;
 use failover_core::ids::{Node, OpId};
+use std::time::Duration;
 
 impl World {
     /// Begins work that the controller asked for.
@@ -151,7 +152,7 @@ impl World {
             tell!(self, node, "{:?} failed: {why}", ended.work);
         }
         self.turn_lane(node, lane);
-        self.answer_daemon(node, ended.life, ended.op, outcome, false);
+        self.answer_daemon(node, ended.life, ended.op, Duration::ZERO, outcome, false);
     }
 
     fn carry_out(&mut self, node: Node, work: &LaneWork) -> Outcome {
@@ -182,6 +183,7 @@ impl World {
         node: Node,
         life: u32,
         op: OpId,
+        waited: Duration,
         outcome: Outcome,
         of_disk: bool,
     ) {
@@ -189,7 +191,7 @@ impl World {
         if never > 0 && self.rng.percent(never.into()) {
             tell!(self, node, "an answer never comes");
             if of_disk {
-                self.withheld.push((node, life, op, outcome));
+                self.withheld.push((node, life, op, waited, outcome));
             }
             return;
         }
@@ -203,16 +205,24 @@ impl World {
                     node,
                     life,
                     op,
+                    waited,
                     outcome,
                 },
             );
             return;
         }
-        self.done(node, life, op, outcome);
+        self.done(node, life, op, waited, outcome);
     }
 
     /// An answer reaches the daemon that asked, if it still runs.
-    pub(crate) fn done(&mut self, node: Node, life: u32, op: OpId, outcome: Outcome) {
+    pub(crate) fn done(
+        &mut self,
+        node: Node,
+        life: u32,
+        op: OpId,
+        waited: Duration,
+        outcome: Outcome,
+    ) {
         if !self.lives_on(node, life) {
             return;
         }
@@ -224,7 +234,12 @@ impl World {
         };
         let disk = self.answer_delivered(node, op);
         let must = end.is_some_and(|end| self.must_undo(node, &end));
-        self.feed(node, Event::Done { op, outcome });
+        let event = Event::Done {
+            op,
+            waited,
+            outcome,
+        };
+        self.feed(node, event);
         if let Some(disk) = disk.filter(|_| must) {
             self.take_undone(node, life, disk);
         }

@@ -88,6 +88,9 @@ enum Command {
         /// Seconds for which the verifying is watched, with --real.
         #[arg(long, default_value_t = 5)]
         steady_s: u64,
+        /// Seconds for which it serves without a peer, every disk rolled, with --real.
+        #[arg(long, default_value_t = 0)]
+        alone_s: u64,
     },
     #[command(flatten)]
     Demo(DemoCommand),
@@ -131,11 +134,13 @@ fn main() -> ExitCode {
             real: true,
             runs,
             steady_s,
+            alone_s,
             ..
         } => {
             let latency = Duration::from_millis(latency_ms);
             let steady = Duration::from_secs(steady_s);
-            match real_scale::curve(&disks, latency, runs.max(1), steady) {
+            let alone = Duration::from_secs(alone_s);
+            match real_scale::curve(&disks, latency, runs.max(1), steady, alone) {
                 Ok(table) => print!("{table}"),
                 Err(why) => {
                     eprintln!("{why}");

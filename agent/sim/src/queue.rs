@@ -6,6 +6,7 @@ use failover_core::ids::{Node, OpId};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// One thing that will happen. `life` and `boot` name the run of the daemon and of the machine that it is meant for;
 /// it is void for later ones.
@@ -31,6 +32,15 @@ pub enum Happening {
     Execute(u32),
     /// The answer to it arrives at the machine.
     Answer(u32),
+    /// The turn of disk work comes.
+    Turn(u32),
+    /// A command of disk work is overdue, if it is still on its way.
+    Overdue {
+        /// Where its task is.
+        slot: u32,
+        /// Number of the command.
+        sequence: u64,
+    },
     /// Work on a lane of a machine ends.
     LaneEnd {
         /// Whose.
@@ -48,6 +58,8 @@ pub enum Happening {
         life: u32,
         /// Which work.
         op: OpId,
+        /// How long it waited for its turn.
+        waited: Duration,
         /// How it ended.
         outcome: Box<Outcome>,
     },

@@ -17,7 +17,7 @@ use failover_core::disk_work::{DiskStep, DiskTask, PrAnswer};
 use failover_core::event::Event;
 use failover_core::ids::{DiskId, Epoch, LinkId, Node, OpId, PoolId, Session};
 use failover_core::key::{EpochBits, Key, Phase};
-use failover_core::pr::PrCommand;
+use failover_core::pr::{PrCommand, PrError};
 use failover_core::states::State;
 use failover_core::time::Instant;
 use std::cmp::Reverse;
@@ -72,6 +72,9 @@ enum Due {
 
 struct Running {
     op: OpId,
+    asked: u64,
+    /// How long its first command waited for its turn.
+    waited: Option<u64>,
     disk: usize,
     task: DiskTask,
     command: Option<(u8, PrCommand)>,
@@ -83,6 +86,8 @@ struct Bench {
     now: u64,
     controller: Controller,
     disks: Vec<Disk>,
+    /// Disks with a command that nobody waits for any more: they are refused the next at once.
+    hung: Vec<bool>,
     running: Vec<Option<Running>>,
     free: Vec<usize>,
     waiting: VecDeque<usize>,
@@ -205,6 +210,7 @@ impl Bench {
             now,
             controller,
             disks: (0..setting.disks).map(|_| owned()).collect(),
+            hung: vec![false; setting.disks],
             running: Vec::new(),
             free: Vec::new(),
             waiting: VecDeque::new(),
@@ -258,9 +264,10 @@ impl Bench {
             match self.dues[index as usize].take() {
                 Some(Due::Wake) => events.push(Event::Wake),
                 Some(Due::Answer(task)) => events.extend(self.answered(task)),
-                Some(Due::Overdue(task)) => self.overdue(task),
+                Some(Due::Overdue(task)) => events.extend(self.overdue(task)),
                 Some(Due::Other(op)) => events.push(Event::Done {
                     op,
+                    waited: Duration::ZERO,
                     outcome: Outcome::Ok,
                 }),
                 Some(Due::Beat(beat)) => events.push(Event::Beat {
@@ -297,6 +304,8 @@ impl Bench {
                     let disk = disk.0 as usize - 1;
                     let running = Running {
                         op,
+                        asked: self.now,
+                        waited: None,
                         disk,
                         task,
                         command: None,
@@ -350,10 +359,14 @@ impl Bench {
             }
             DiskStep::Done(outcome) => {
                 let op = running.op;
+                let waited = Duration::from_micros(running.waited.unwrap_or(0));
                 self.running[index] = None;
                 self.free.push(index);
-                let outcome = Outcome::Disk(outcome);
-                Some(Event::Done { op, outcome })
+                Some(Event::Done {
+                    op,
+                    waited,
+                    outcome: Outcome::Disk(outcome),
+                })
             }
         }
     }
@@ -366,10 +379,15 @@ impl Bench {
                 continue;
             };
             running.counted = true;
+            running.waited.get_or_insert(self.now - running.asked);
+            let hung = self.hung[running.disk];
             self.in_flight += 1;
             self.commands += 1;
             if self.is_stuck(index) {
-                let deadline = Timing::default().disk_op_ms * 1000;
+                let deadline = match hung {
+                    true => 1,
+                    false => Timing::default().disk_op_ms * 1000,
+                };
                 self.at(self.now + deadline, Due::Overdue(index));
             } else {
                 let latency = self.setting.latency.as_micros() as u64;
@@ -393,10 +411,13 @@ impl Bench {
         self.go_on(index, Some(answer))
     }
 
-    fn overdue(&mut self, index: usize) {
-        if let Some(running) = self.running[index].as_mut() {
-            self.in_flight -= usize::from(std::mem::take(&mut running.counted));
-        }
+    /// As the daemon's engine does: the work is told that nothing came.
+    fn overdue(&mut self, index: usize) -> Option<Event> {
+        let running = self.running[index].as_mut()?;
+        self.in_flight -= usize::from(std::mem::take(&mut running.counted));
+        self.hung[running.disk] = true;
+        let answer = Err(PrError::Transport("no answer".to_owned()));
+        self.go_on(index, Some(answer))
     }
 }
 

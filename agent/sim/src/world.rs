@@ -26,6 +26,7 @@ use crate::story::Story;
 use failover_core::action::Outcome;
 use failover_core::event::Event;
 use failover_core::ids::{LinkId, Node, OpId};
+use std::time::Duration;
 
 /// Both controllers.
 pub const NODES: [Node; 2] = [Node::A, Node::B];
@@ -49,7 +50,9 @@ pub struct World {
     /// Tasks whose command a stuck disk holds.
     pub(crate) stuck: Vec<u32>,
     /// Answers of disks that wait for the end of the faults.
-    pub(crate) withheld: Vec<(Node, u32, OpId, Outcome)>,
+    pub(crate) withheld: Vec<(Node, u32, OpId, Duration, Outcome)>,
+    /// Number of the last command to a disk.
+    pub(crate) sequence: u64,
     pub(crate) conditions: Conditions,
     pub(crate) episodes: Vec<Episode>,
     pub(crate) active: Vec<u16>,
@@ -76,7 +79,8 @@ impl World {
     pub fn of_seed(seed: u64, story: Story) -> World {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
-        let (episodes, heal_at) = faults::draw(&mut rng, &plan);
+        let (mut episodes, heal_at) = faults::draw(&mut rng, &plan);
+        episodes.extend(faults::apart::draw(seed, &plan, heal_at));
         let mut world = World::new(plan, rng, story, seed);
         world.story_of_plan();
         world.heal_at = heal_at;
@@ -135,6 +139,7 @@ impl World {
             free_tasks: Vec::new(),
             stuck: Vec::new(),
             withheld: Vec::new(),
+            sequence: 0,
             conditions: Conditions::default(),
             episodes: Vec::new(),
             active: Vec::new(),
@@ -206,13 +211,16 @@ impl World {
             }
             Happening::Execute(task) => self.execute(task),
             Happening::Answer(task) => self.answered(task),
+            Happening::Turn(task) => self.begin_task(task),
+            Happening::Overdue { slot, sequence } => self.overdue(slot, sequence),
             Happening::LaneEnd { node, boot, lane } => self.lane_ended(node, boot, lane),
             Happening::Done {
                 node,
                 life,
                 op,
+                waited,
                 outcome,
-            } => self.done(node, life, op, *outcome),
+            } => self.done(node, life, op, waited, *outcome),
             Happening::LeaseLost { node, life } => {
                 if self.lives_on(node, life) {
                     self.feed(node, Event::LeaseLost);

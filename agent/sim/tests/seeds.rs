@@ -9,6 +9,10 @@ const SEEDS: &[(u64, &str)] = &[
         "two disks, one gone: an import that waits for a proof ends",
     ),
     (
+        2_150,
+        "a roll that said another phase counted for the long lease",
+    ),
+    (
         3_727,
         "a held peer's key of an earlier incarnation was never taken back",
     ),

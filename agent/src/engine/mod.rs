@@ -7,7 +7,7 @@
 //!                                       ▼
 //!                        worker ── one command at a time ──▶ Fence (blocks as long as the kernel does)
 //!                                       │ answer ──▶ Piece::next ──▶ the next command, or the end
-//!   watch ── 50 ms old ──▶ leaves the count, its worker is replaced
+//!   watch ── 20 ms old ──▶ leaves the count, its worker is replaced
 //!         └─ deadline   ──▶ the piece is told that nothing came; the path gets no command until that one ends
 //! ```
 //!
@@ -18,7 +18,7 @@
 //! - **Threads**: as many as there are commands in flight, not one for each disk or path. Idle ones sleep without a timer
 //!   of their own but for the one after which surplus ones end; the most recently used is woken first.
 //! - `start` is called on the control thread: it pushes and wakes, under a mutex that is held for moments (see
-//!   `crate::queue` for why that must not be a lock that spins); threads are made by the watch alone.
+//!   `crate::queue` for why that must not be a lock that spins); threads are made by the watch alone, and outside of it.
 
 mod pieces;
 mod pool;
@@ -38,9 +38,9 @@ use std::time::{Duration, Instant};
 
 /// Young commands in flight at most.
 pub const YOUNG_MAX: usize = 64;
-/// Age at which a command leaves the count; with a shorter deadline, that. More than a loaded disk takes as a rule, and
-/// short enough that two rounds of stuck ones cost a takeover a tenth of a second.
-pub const YOUNG: Duration = Duration::from_millis(50);
+/// Age at which a command leaves the count; with a shorter deadline, that. More than a quick disk takes as a rule, and
+/// short enough that a shelf whose every command takes 50 ms is rolled within the lease, 256 disks of it.
+pub const YOUNG: Duration = Duration::from_millis(20);
 /// Looks among the young ones at most.
 pub const LOOKS_MAX: usize = 40;
 /// Takes among the young ones at most.
@@ -82,11 +82,21 @@ impl Class {
 /// Work on one disk as the engine sees it: one command after the other.
 pub trait Piece: Send {
     /// The next command, given the answer to the last one (`None` at first); `None` once it has ended and told
-    /// whoever waits for it.
-    fn next(&mut self, answer: Option<PrAnswer>) -> Option<(PathId, PrCommand)>;
+    /// whoever waits for it. `hung` tells whether a command that nobody waits for is still on its way to the disk.
+    fn next(
+        &mut self,
+        answer: Option<PrAnswer>,
+        hung: &dyn Fn() -> bool,
+    ) -> Option<(PathId, PrCommand)>;
 
     /// Nothing was sent and nothing will be.
     fn not_begun(&mut self, why: String);
+
+    /// Once its deadline has passed nothing more of it is sent: it registers from nothing, and if this process stood still
+    /// the disk may be another's by then. Everything else is refused by such a disk, and goes on.
+    fn is_bounded(&self) -> bool {
+        true
+    }
 }
 
 /// What the engine is doing, for tests and readers.
@@ -138,8 +148,8 @@ impl Engine {
         self.shared.warm(disks.min(YOUNG_MAX));
     }
 
-    /// Begins a piece of work as soon as its turn comes; each of its commands has `deadline`, and so has its wait for
-    /// a turn. Never waits.
+    /// Begins a piece of work as soon as its turn comes, for which it waits as long as `deadline` at most. From its first
+    /// command on it has `deadline` once more; one that isn't bounded has it for each command. Never waits.
     ///
     /// # Errors
     /// Too much waits for that disk already.
@@ -204,6 +214,8 @@ impl Fence for Engine {
             let why = format!("disk {disk}: no answer within {} ms", deadline.as_millis());
             Err(PrError::Transport(why))
         };
-        answers.recv_timeout(deadline + GRACE).unwrap_or_else(lost)
+        answers
+            .recv_timeout(2 * deadline + GRACE)
+            .unwrap_or_else(lost)
     }
 }

@@ -15,6 +15,7 @@ type Ended = Box<dyn FnOnce(DiskOutcome, Instant) + Send>;
 pub(super) struct Task {
     fence: Arc<dyn Fence>,
     disk: DiskId,
+    bounded: bool,
     /// Taken when its machine is made: only then is it known how many paths there are.
     work: Option<DiskWork>,
     machine: Option<DiskTask>,
@@ -27,6 +28,7 @@ impl Task {
         Task {
             fence,
             disk,
+            bounded: matches!(work, DiskWork::Take { .. } | DiskWork::Answer { .. }),
             work: Some(work),
             machine: None,
             began: Instant::now(),
@@ -42,7 +44,11 @@ impl Task {
 }
 
 impl Piece for Task {
-    fn next(&mut self, answer: Option<PrAnswer>) -> Option<(PathId, PrCommand)> {
+    fn next(
+        &mut self,
+        answer: Option<PrAnswer>,
+        hung: &dyn Fn() -> bool,
+    ) -> Option<(PathId, PrCommand)> {
         if let Some(work) = self.work.take() {
             self.began = Instant::now();
             self.machine = Some(DiskTask::new(work, self.fence.paths(self.disk)));
@@ -50,14 +56,21 @@ impl Piece for Task {
         match self.machine.as_mut()?.step(answer) {
             DiskStep::Command(path, command) => Some((path, command)),
             DiskStep::Done(outcome) => {
-                self.end(outcome);
+                self.end(match outcome {
+                    DiskOutcome::Left if hung() => outcome.unsettled(),
+                    ended => ended,
+                });
                 None
             }
         }
     }
 
     fn not_begun(&mut self, why: String) {
-        self.end(DiskOutcome::Unreachable(why));
+        self.end(DiskOutcome::NotSent(why));
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.bounded
     }
 }
 
@@ -75,7 +88,11 @@ impl One {
 }
 
 impl Piece for One {
-    fn next(&mut self, answer: Option<PrAnswer>) -> Option<(PathId, PrCommand)> {
+    fn next(
+        &mut self,
+        answer: Option<PrAnswer>,
+        _hung: &dyn Fn() -> bool,
+    ) -> Option<(PathId, PrCommand)> {
         match answer {
             None => Some(self.command),
             Some(answer) => {

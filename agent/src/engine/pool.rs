@@ -23,9 +23,11 @@ pub(super) struct Turn {
     disk: DiskId,
     class: Class,
     deadline: Duration,
-    /// After this it isn't begun, and nothing more of a take is sent: whoever asked has given it up, and if this
-    /// process stood still another controller may own the disk by now.
-    send_by: Instant,
+    /// After this it isn't begun: whoever asked asks again, and if this process stood still another controller may own
+    /// the disk by now.
+    begin_by: Instant,
+    /// `deadline` from its first command on, once that was sent: after this nothing more of a bounded piece is.
+    send_by: Option<Instant>,
     piece: Box<dyn Piece>,
     /// Its next command; `None` before the first.
     next: Option<(PathId, PrCommand)>,
@@ -42,10 +44,23 @@ impl Turn {
             disk,
             class,
             deadline,
-            send_by: Instant::now() + deadline,
+            begin_by: Instant::now() + deadline,
+            send_by: None,
             piece,
             next: None,
         }
+    }
+
+    /// When a command that is sent now is overdue.
+    fn due(&self, now: Instant) -> Instant {
+        let due = now + self.deadline;
+        let send_by = self.send_by.filter(|_| self.piece.is_bounded());
+        send_by.map_or(due, |by| by.min(due))
+    }
+
+    fn no_turn(&self) -> String {
+        let waited = self.deadline.as_millis();
+        format!("no turn within {waited} ms; nothing was sent")
     }
 }
 
@@ -81,6 +96,10 @@ pub(super) struct State {
     young_peak: usize,
     idle: Vec<Thread>,
     workers: usize,
+    /// Those of them that were made and haven't looked for work yet.
+    starting: usize,
+    /// Threads made so far, for their names.
+    made: usize,
     /// Threads that stay without work.
     warm: usize,
     /// When the watch looks again by itself.
@@ -124,6 +143,22 @@ impl State {
         self.waiting[class as usize].pop_front()
     }
 
+    /// Pieces whose turn didn't come in time; and when the next is late. Those that were begun go on before all others.
+    fn without_turn(&mut self, now: Instant) -> (Vec<Turn>, Option<Instant>) {
+        let mut late = Vec::new();
+        let mut next = None;
+        for waiting in &mut self.waiting {
+            while let Some(at) = waiting.iter().position(|turn| turn.next.is_none()) {
+                if waiting[at].begin_by >= now {
+                    next = next.into_iter().chain([waiting[at].begin_by]).min();
+                    break;
+                }
+                late.extend(waiting.remove(at));
+            }
+        }
+        (late, next)
+    }
+
     fn take_place(&mut self, class: Class) {
         self.young[class as usize] += 1;
         self.young_peak = self.young_peak.max(self.young());
@@ -145,6 +180,12 @@ impl State {
             |flight: &&Flight| flight.turn.is_none() && flight.disk == disk && flight.path == path;
         // Only those that left the count can be: there are few.
         self.flights.values().find(stuck).map(|flight| flight.sent)
+    }
+
+    /// A command to the disk that nobody waits for any more is still on its way.
+    fn is_hung(&self, disk: DiskId) -> bool {
+        let hung = |flight: &Flight| flight.turn.is_none() && flight.disk == disk;
+        self.flights.values().any(hung)
     }
 
     /// A disk's piece has ended: the one behind it comes next.
@@ -237,6 +278,7 @@ impl Shared {
 
     fn work(&self) {
         let mut state = self.lock();
+        state.starting -= 1;
         loop {
             if state.closing || state.workers > state.workers_max() {
                 break;
@@ -268,15 +310,18 @@ impl Shared {
     /// Carries a piece on that has a place, until it ends, loses its place, or its command is overdue.
     fn drive(&self, mut turn: Turn) {
         let (disk, class) = (turn.disk, turn.class);
+        let hung = || self.lock().is_hung(disk);
         let mut step = match turn.next.take() {
             Some(next) => Some(next),
-            None if Instant::now() > turn.send_by => {
-                let waited = turn.deadline.as_millis();
-                let why = format!("no turn within {waited} ms; nothing was sent");
+            None if Instant::now() > turn.begin_by => {
+                let why = turn.no_turn();
                 turn.piece.not_begun(why);
                 None
             }
-            None => turn.piece.next(None),
+            None => {
+                turn.send_by = Some(Instant::now() + turn.deadline);
+                turn.piece.next(None, &hung)
+            }
         };
         loop {
             let Some((path, command)) = step else {
@@ -288,8 +333,8 @@ impl Shared {
             let ticket = match self.send_off(turn, path) {
                 Ok(ticket) => ticket,
                 Err((back, why)) => {
-                    turn = back;
-                    step = turn.piece.next(Some(no_answer(why)));
+                    turn = *back;
+                    step = turn.piece.next(Some(no_answer(why)), &hung);
                     continue;
                 }
             };
@@ -302,7 +347,7 @@ impl Shared {
                 return;
             };
             turn = back;
-            step = turn.piece.next(Some(answer));
+            step = turn.piece.next(Some(answer), &hung);
             if !flight.young {
                 return self.go_on_later(turn, step);
             }
@@ -324,14 +369,13 @@ impl Shared {
     }
 
     /// Notes that a command is on its way; not where its path is stuck with an earlier one, which nothing overtakes.
-    fn send_off(&self, turn: Turn, path: PathId) -> Result<(u64, Duration), (Turn, String)> {
+    fn send_off(&self, turn: Turn, path: PathId) -> Result<(u64, Duration), (Box<Turn>, String)> {
         let now = Instant::now();
-        // Only a take registers from nothing; all else is refused by a disk that is another's by now.
-        if turn.class == Class::Take && now > turn.send_by {
+        if turn.piece.is_bounded() && turn.send_by.is_some_and(|by| now >= by) {
             let age = turn.deadline.as_millis();
             let name = self.fence.name(turn.disk, path);
             let why = format!("{name}: not done within {age} ms; the rest of it was not sent");
-            return Err((turn, why));
+            return Err((Box::new(turn), why));
         }
         let mut state = self.lock();
         if let Some(since) = state.stuck_since(turn.disk, path) {
@@ -341,7 +385,7 @@ impl Shared {
             let why = format!(
                 "{name}: the command before is still on its way after {age} ms; this one was not sent"
             );
-            return Err((turn, why));
+            return Err((Box::new(turn), why));
         }
         state.tickets += 1;
         let (ticket, deadline) = (state.tickets, turn.deadline);
@@ -350,7 +394,7 @@ impl Shared {
             path,
             class: turn.class,
             sent: now,
-            due: now + deadline,
+            due: turn.due(now),
             young: true,
             turn: Some(turn),
         };
@@ -387,25 +431,43 @@ impl Shared {
             let overdue = Self::look_at_flights(&mut state, now);
             if !overdue.is_empty() {
                 drop(state);
-                for (mut turn, path) in overdue {
+                for (mut turn, path, sent) in overdue {
                     let name = self.fence.name(turn.disk, path);
-                    let waited = turn.deadline.as_millis();
+                    let waited = now.saturating_duration_since(sent).as_millis();
                     let why = format!("{name}: no answer (waited {waited} ms)");
-                    let step = turn.piece.next(Some(no_answer(why)));
+                    let hung = || self.lock().is_hung(turn.disk);
+                    let step = turn.piece.next(Some(no_answer(why)), &hung);
                     self.go_on_later(turn, step);
                 }
                 state = self.lock();
                 continue;
             }
+            let (late, begin_by) = state.without_turn(now);
+            if !late.is_empty() {
+                drop(state);
+                for turn in late {
+                    let why = turn.no_turn();
+                    self.give_up(vec![turn], &why);
+                }
+                state = self.lock();
+                continue;
+            }
             if no_thread_until.is_none_or(|until| until <= now) {
-                no_thread_until = self.add_workers(&mut state).err().map(|()| now + NO_THREAD);
+                no_thread_until = None;
+                let wanted = Self::wanted_workers(&mut state);
+                if wanted > 0 {
+                    drop(state);
+                    no_thread_until = self.make_workers(wanted).err().map(|()| now + NO_THREAD);
+                    state = self.lock();
+                    continue;
+                }
             }
             let flights = state.flights.values();
             let times = flights.flat_map(|flight| {
                 let young = flight.young.then(|| flight.young_until());
                 young.or_else(|| flight.turn.as_ref().map(|_| flight.due))
             });
-            let next = times.chain(no_thread_until).min();
+            let next = times.chain(no_thread_until).chain(begin_by).min();
             state.watch_at = next;
             state = match next {
                 None => self
@@ -422,7 +484,7 @@ impl Shared {
     }
 
     /// Takes old commands out of the count, and overdue ones away from their pieces.
-    fn look_at_flights(state: &mut State, now: Instant) -> Vec<(Turn, PathId)> {
+    fn look_at_flights(state: &mut State, now: Instant) -> Vec<(Turn, PathId, Instant)> {
         let mut overdue = Vec::new();
         let mut aged = Vec::new();
         for flight in state.flights.values_mut() {
@@ -434,22 +496,23 @@ impl Shared {
                 continue;
             }
             if let Some(turn) = flight.turn.take() {
-                overdue.push((turn, flight.path));
+                overdue.push((turn, flight.path, flight.sent));
             }
         }
         aged.into_iter().for_each(|class| state.free_place(class));
         overdue
     }
 
-    /// Wakes or makes threads for what may begin. Without any thread and any hope of one, nothing waits in vain.
-    fn add_workers(self: &Arc<Self>, state: &mut State) -> Result<(), ()> {
+    /// Wakes threads for what may begin; how many must be made beside those. They count already.
+    fn wanted_workers(state: &mut State) -> usize {
         let places = Class::ALL.into_iter().map(|class| {
             let waiting = state.waiting[class as usize].len();
             if state.has_place(class) { waiting } else { 0 }
         });
         let mut wanted = places
             .sum::<usize>()
-            .min(YOUNG_MAX - state.young().min(YOUNG_MAX));
+            .min(YOUNG_MAX - state.young().min(YOUNG_MAX))
+            .saturating_sub(state.starting);
         while wanted > 0
             && let Some(thread) = state.idle.pop()
         {
@@ -457,11 +520,25 @@ impl Shared {
             wanted -= 1;
         }
         let most = state.workers_max();
-        let wanted = (state.workers + wanted).max(state.warm).min(most);
-        while state.workers < wanted {
+        let all = (state.workers + wanted).max(state.warm).min(most);
+        let more = all.saturating_sub(state.workers);
+        state.workers += more;
+        state.starting += more;
+        more
+    }
+
+    /// Makes threads: each is a system call that nobody must wait for with the mutex held. Without any thread and any hope
+    /// of one, nothing waits in vain.
+    fn make_workers(self: &Arc<Self>, wanted: usize) -> Result<(), ()> {
+        for missing in (1..=wanted).rev() {
             let shared = self.clone();
+            let number = {
+                let mut state = self.lock();
+                state.made += 1;
+                state.made
+            };
             let made = std::thread::Builder::new()
-                .name(format!("disks-{}", state.workers))
+                .name(format!("disks-{}", number % 10_000))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
                     realtime::prefer_lane();
@@ -469,22 +546,25 @@ impl Shared {
                 });
             if let Err(error) = made {
                 tracing::error!("no thread for work on the disks: {error}");
+                let mut state = self.lock();
+                state.workers -= missing;
+                state.starting -= missing;
                 if state.workers == 0 {
-                    Self::fail_waiting(state, &format!("no thread for it: {error}"));
+                    let all = state.waiting.iter_mut().flat_map(std::mem::take).collect();
+                    drop(state);
+                    self.give_up(all, &format!("no thread for it: {error}"));
                 }
                 return Err(());
             }
-            state.workers += 1;
         }
         Ok(())
     }
 
-    fn fail_waiting(state: &mut State, why: &str) {
-        for class in Class::ALL {
-            while let Some(mut turn) = state.waiting[class as usize].pop_front() {
-                turn.piece.not_begun(why.to_owned());
-                state.free_disk(turn.disk);
-            }
+    /// Tells pieces that nothing of them is sent.
+    fn give_up(&self, turns: Vec<Turn>, why: &str) {
+        for mut turn in turns {
+            turn.piece.not_begun(why.to_owned());
+            self.lock().free_disk(turn.disk);
         }
     }
 }

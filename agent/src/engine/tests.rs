@@ -4,7 +4,8 @@
 use super::{BULK_MAX, Class, Engine, LOOKS_MAX, Piece, YOUNG, YOUNG_MAX};
 use failover_core::adapters::Fence;
 use failover_core::disk_work::{DiskOutcome, DiskWork, PrAnswer};
-use failover_core::ids::{DiskId, PathId};
+use failover_core::ids::{DiskId, Epoch, Node, PathId};
+use failover_core::key::{EpochBits, Key, Phase};
 use failover_core::pr::{PrCommand, PrError, PrReply};
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -187,7 +188,11 @@ struct Chain {
 }
 
 impl Piece for Chain {
-    fn next(&mut self, _answer: Option<PrAnswer>) -> Option<(PathId, PrCommand)> {
+    fn next(
+        &mut self,
+        _answer: Option<PrAnswer>,
+        _hung: &dyn Fn() -> bool,
+    ) -> Option<(PathId, PrCommand)> {
         if self.left == 0 {
             let _ = self.told.send((self.name, DiskOutcome::Taken));
             return None;
@@ -273,7 +278,7 @@ fn what_got_no_turn_in_time_is_not_sent() {
     assert!(matches!(next(&ends).1, DiskOutcome::Surveyed(_)));
     let (_, outcome) = next(&ends);
     assert!(
-        matches!(&outcome, DiskOutcome::Unreachable(why) if why.contains("nothing was sent")),
+        matches!(&outcome, DiskOutcome::NotSent(why) if why.contains("nothing was sent")),
         "{outcome:?}"
     );
     assert_eq!(disks.0.lock().expect("no panic").order, [1]);
@@ -286,7 +291,11 @@ struct Frozen {
 }
 
 impl Piece for Frozen {
-    fn next(&mut self, answer: Option<PrAnswer>) -> Option<(PathId, PrCommand)> {
+    fn next(
+        &mut self,
+        answer: Option<PrAnswer>,
+        _hung: &dyn Fn() -> bool,
+    ) -> Option<(PathId, PrCommand)> {
         match (self.sent, answer) {
             (2, Some(answer)) => {
                 let _ = self.told.send(answer);
@@ -320,6 +329,92 @@ fn nothing_more_is_sent_of_work_whose_time_is_over() {
         "{answer:?}"
     );
     assert_eq!(disks.0.lock().expect("no panic").order, [1]);
+}
+
+/// Two paths: what registers over the second one hangs, and registers when it is let go; the first one never registers.
+#[derive(Default)]
+struct LateKey(Mutex<(bool, Vec<u64>)>, Condvar);
+
+impl Fence for LateKey {
+    fn paths(&self, _disk: DiskId) -> u8 {
+        2
+    }
+
+    fn execute(
+        &self,
+        _disk: DiskId,
+        path: PathId,
+        command: PrCommand,
+        _deadline: Duration,
+    ) -> Result<PrReply, PrError> {
+        let mut state = self.0.lock().expect("no panic");
+        match command {
+            PrCommand::RegisterIgnore { new } if path.0 == 1 => {
+                let until = self.1.wait_while(state, |(free, _)| !*free);
+                until.expect("no panic").1.push(new);
+                Ok(PrReply::Good)
+            }
+            PrCommand::Register { new: 0, .. } => {
+                state.1.clear();
+                Ok(PrReply::Good)
+            }
+            PrCommand::ReadKeys => Ok(PrReply::Keys {
+                generation: 1,
+                keys: state.1.clone(),
+            }),
+            PrCommand::ReadReservation => Ok(PrReply::Reservation {
+                generation: 1,
+                holder: None,
+                wero: true,
+            }),
+            _ => Err(PrError::Transport("no".to_owned())),
+        }
+    }
+}
+
+/// A key that a hung REGISTER may bring yet is not taken off before: the disk isn't left.
+#[test]
+fn a_disk_is_not_left_while_a_command_to_it_hangs() {
+    let disk = Arc::new(LateKey::default());
+    let engine = Engine::new(disk.clone()).expect("a thread");
+    let key = Key {
+        pair: 7,
+        node: Node::A,
+        held: false,
+        phase: Phase::Candidate,
+        incarnation: 1,
+        epoch: EpochBits::of(Epoch(2)),
+        beat: 0,
+    };
+    let run = |work, deadline| {
+        let (told, tells) = channel();
+        let ended = Box::new(move |outcome, _| {
+            let _ = told.send(outcome);
+        });
+        let started = engine.start_work(DiskId(1), work, deadline, ended);
+        started.expect("room");
+        tells.recv_timeout(PATIENT).expect("an end")
+    };
+    let answered = run(DiskWork::Answer { key }, YOUNG);
+    assert!(
+        matches!(&answered, DiskOutcome::Unreachable(_)),
+        "{answered:?}"
+    );
+    let left = run(DiskWork::Leave { holder: key }, PATIENT);
+    assert!(
+        matches!(&left, DiskOutcome::Unreachable(why) if why.contains("still on its way")),
+        "{left:?}"
+    );
+    disk.0.lock().expect("no panic").0 = true;
+    disk.1.notify_all();
+    let began = Instant::now();
+    while engine.load().old > 0 {
+        assert!(began.elapsed() < PATIENT, "{:?}", engine.load());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let left = run(DiskWork::Leave { holder: key }, PATIENT);
+    assert_eq!(left, DiskOutcome::Left);
+    assert_eq!(disk.0.lock().expect("no panic").1, [0; 0]);
 }
 
 #[test]

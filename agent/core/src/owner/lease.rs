@@ -45,13 +45,18 @@ impl Controller {
             .is_some_and(|beat| !beat.role.owns() && beat.role != Role::Fencing);
         let echo = self.peer.echo_proof.filter(|_| standby);
         let alive = echo.is_some_and(|at| at > self.owner.since);
-        let at = |disk: &Disk| disk.rolled_at.filter(|_| !disk.lost);
+        // Only the keys can promise the long lease, and only those that say so now.
+        let slow = self.owner.phase == Phase::OwnerSlow && self.phase_is_written();
+        let says = |disk: &Disk| {
+            let phase = disk.ours.map(|key| key.phase);
+            !disk.lost && (!slow || phase == Some(Phase::OwnerSlow))
+        };
+        let at = |disk: &Disk| disk.rolled_at.filter(|_| says(disk));
         let mut rolled = self.disks.majority_time(at);
         if self.rolls_wide(now) {
-            rolled = rolled.min(self.disks.majority_time_of_all(at));
+            // Half is enough beside the arbiters: a taker that judges by all disks needs one of it (decision 0021).
+            rolled = rolled.min(self.disks.half_time(at));
         }
-        // Only the keys can promise the long lease, and only while they say so.
-        let slow = self.owner.phase == Phase::OwnerSlow && self.phase_is_written();
         let validity = if slow {
             timing.slow_lease_ms
         } else {

@@ -89,6 +89,16 @@ impl Controller {
         self.takeover.won.iter().copied().filter(ours).collect()
     }
 
+    /// A pool whose import hasn't answered, in time or not: it may come up at any moment, so no planned handover gives the
+    /// disks away before.
+    pub(crate) fn importing_pool(&self) -> Option<PoolId> {
+        let unanswered = |pool: &PoolId| {
+            self.unanswered(&Job::Import(*pool)) + self.unanswered(&Job::PoolImport(*pool)) > 0
+        };
+        let mut pools = self.config.pools.iter().map(|pool| pool.id);
+        pools.find(unanswered)
+    }
+
     /// Begins the next try that is due. Called while serving.
     pub(crate) fn retry_pools(&mut self, now: Instant) {
         if self.retries.running.is_some() || self.retries.failed.is_empty() {

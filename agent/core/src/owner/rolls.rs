@@ -84,7 +84,16 @@ impl Controller {
             let phase = disk.ours.map(|key| key.phase) == Some(self.owner.phase);
             Some(phase && disk.rolled_at.is_some_and(|at| at >= since))
         };
-        let by_all = !self.promises_long() || self.disks.verdict_of_all(says) == Verdict::Yes;
+        let by_all = match self.owner.phase {
+            // Whoever adopts after a restart needs more than half.
+            Phase::Restarting => self.disks.verdict_of_all(says) == Verdict::Yes,
+            Phase::OwnerSlow => self.disks.half_says(|disk| says(disk) == Some(true)),
+            Phase::Candidate
+            | Phase::Owner
+            | Phase::Offering
+            | Phase::HandingOver
+            | Phase::Yielded => true,
+        };
         by_all && self.disks.verdict(says) == Verdict::Yes
     }
 
@@ -153,10 +162,12 @@ impl Controller {
         // Wide already where the echo will be stale before the roll is answered: a narrow one would prove nothing then.
         let once = std::mem::take(&mut self.owner.roll_all_once);
         let wide = once || self.promises_long() || self.rolls_wide(now + ms(ROLL_ANSWER_MS));
-        let ids: Vec<DiskId> = match wide && self.state != State::FencingRest {
-            true => self.disks.all.keys().copied().collect(),
-            false => self.disks.arbiter_ids(),
-        };
+        // The arbiters first: on a slow shelf the others wait for their turns.
+        let mut ids = self.disks.arbiter_ids();
+        if wide && self.state != State::FencingRest {
+            let rest = self.disks.all.keys().copied();
+            ids.extend(rest.filter(|id| !self.disks.is_arbiter(*id)));
+        }
         self.roll_disks(now, ids);
     }
 
@@ -238,7 +249,8 @@ impl Controller {
             DiskOutcome::Surveyed(_)
             | DiskOutcome::Taken
             | DiskOutcome::LostRace(_)
-            | DiskOutcome::Left => {}
+            | DiskOutcome::Left
+            | DiskOutcome::NotSent(_) => {}
         }
     }
 }

@@ -37,17 +37,19 @@ impl Controller {
                 self.go(now, states::RESTART);
                 return;
             }
-            Some(StopKind::Leave) => {
+            Some(StopKind::Leave) if self.importing_pool().is_none() => {
                 self.begin_handover(now, states::HAND_OVER, "the daemon was told to stop");
                 return;
             }
-            None => {}
+            Some(StopKind::Leave) | None => {}
         }
         let eligible = self.peer_can_take(now);
         let asked = self.peer.beat.as_ref().and_then(|beat| beat.ask);
         if eligible.is_ok()
             && !retrying
-            && asked.is_some_and(|ask| ask.what == AskWhat::HandOver && self.handover.answers(ask))
+            && asked.is_some_and(|ask| ask.what == AskWhat::HandOver)
+            && self.importing_pool().is_none()
+            && asked.is_some_and(|ask| self.handover.answers(ask))
         {
             self.begin_handover(now, states::HAND_OVER, "the peer asked for it");
             return;
@@ -110,7 +112,9 @@ impl Controller {
         if importing {
             return;
         }
-        if self.stop.is_some() || (self.peer_can_take(now).is_ok() && !self.is_disabled()) {
+        let gives = self.stop.is_some() || self.peer_can_take(now).is_ok() && !self.is_disabled();
+        // One that is overdue may bring its pool up yet: a peer that can't wait takes the disks by force.
+        if gives && self.importing_pool().is_none() {
             self.begin_handover(
                 now,
                 states::FAILED_HANDS_OVER,

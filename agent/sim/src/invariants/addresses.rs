@@ -3,7 +3,7 @@
 use crate::plan::disk_index;
 use crate::world::{NODES, World};
 use failover_core::beat::Beat;
-use failover_core::ids::Node;
+use failover_core::ids::{DiskId, Node};
 use failover_core::key::Phase;
 use failover_core::states::State;
 
@@ -36,11 +36,16 @@ impl World {
         }
     }
 
-    /// stays-lit: an owner that has served undisturbed for a while is never dark for half a second.
+    /// stays-lit: an owner that has served undisturbed for a while is never dark for half a second; nor is one that has
+    /// lost disks, as long as it holds and reaches most arbiters and half of all disks.
     pub(crate) fn stays_lit(&mut self, node: Node) {
         let now = self.now;
         let long_ago = now.saturating_sub(UNDISTURBED_US);
-        let calm = self.ledger.calm_since[node as usize].is_some_and(|since| since <= long_ago);
+        let since = match self.reaches_enough(node) {
+            true => self.ledger.reaching_since[node as usize],
+            false => self.ledger.calm_since[node as usize],
+        };
+        let calm = since.is_some_and(|since| since <= long_ago);
         let machine = &self.machines[node as usize];
         let serves = machine.daemon.as_ref().is_some_and(|daemon| {
             daemon.controller.state() == State::Active
@@ -56,6 +61,26 @@ impl World {
                 format!("{node} serves undisturbed, and its addresses have been dark since 500 ms");
             self.violate("stays-lit", text);
         }
+    }
+
+    /// Whether it holds and reaches a majority of each arbiter list, and half of all disks or more.
+    fn reaches_enough(&self, node: Node) -> bool {
+        let good = |disk: usize| {
+            let missing = self.conditions.disks[node as usize][disk].missing;
+            let holder = self.bays[disk].disk.holder();
+            !missing && holder.is_some_and(|holder| holder.node == node)
+        };
+        let lists = &self.ledger.arbiters[node as usize];
+        let most = |list: &[DiskId]| {
+            let held = list.iter().filter(|id| good(disk_index(**id))).count();
+            list.is_empty() || 2 * held > list.len()
+        };
+        let held = (0..self.bays.len()).filter(|disk| good(*disk)).count();
+        // A single controller sends no beats, from which its lists are known.
+        !self.plan.single
+            && most(&lists.disks)
+            && most(&lists.previous)
+            && 2 * held >= self.bays.len()
     }
 
     /// lease-by-proof: a lease ends no later than its proof allows, counted from when the proof was asked for: an

@@ -20,6 +20,9 @@ impl World {
         let at = node as usize;
         self.ledger.taking[at] &= !(1 << disk);
         self.ledger.taking[at] |= u8::from(matches!(work, DiskWork::Take { .. })) << disk;
+        if !matches!(work, DiskWork::Survey | DiskWork::Leave { .. }) {
+            self.ledger.left[at] &= !(1 << disk);
+        }
         match work {
             DiskWork::Take { key, surveyed } => {
                 self.record_before_act(node, u64::from(key.epoch.0), "a key");
@@ -108,6 +111,9 @@ impl World {
             }
             ring.push_back(self.now);
         }
+        if task.hung && moves {
+            self.left_means_gone(task);
+        }
         let ends = matches!(
             task.command,
             PrCommand::Register { new: 0, .. }
@@ -131,12 +137,27 @@ impl World {
         }
     }
 
+    /// left-means-gone: once a controller knows that it left a disk, no command that it sent before registers a key there.
+    fn left_means_gone(&mut self, task: &TaskRun) {
+        let (node, disk) = (task.node, task.disk);
+        let left = self.ledger.left[node as usize] >> disk & 1 == 1;
+        let registers = self.bays[disk].disk.key_of(task.nexus).is_some();
+        if left && registers && self.lives_on(node, task.life) {
+            let text =
+                format!("a late command of {node} registers a key on d{disk}, which it left");
+            self.violate("left-means-gone", text);
+        }
+    }
+
     /// Remembers what disk work proved.
     pub(crate) fn disk_work_ended(&mut self, task: &TaskRun, outcome: &DiskOutcome) {
         if !self.lives_on(task.node, task.life) {
             return;
         }
         let at = task.node as usize;
+        if *outcome == DiskOutcome::Left {
+            self.ledger.left[at] |= 1 << task.disk;
+        }
         let survey = match outcome {
             DiskOutcome::Surveyed(survey)
             | DiskOutcome::Fenced(survey)
@@ -193,7 +214,11 @@ impl World {
     /// take-undone: what a taker wins after it has yielded it gives back at once, and so it does with a disk on which
     /// its take failed in the middle (protocol.md section 2).
     pub(crate) fn take_undone(&mut self, node: Node, life: u32, disk: usize) {
-        let lives = self.state(node).is_some_and(|state| state != State::Halted);
+        // One that stands still gives back what it hears of when it runs again.
+        let daemon = self.machines[node as usize].daemon.as_ref();
+        let lives = daemon.is_some_and(|daemon| {
+            !daemon.paused && daemon.controller.state() != State::Halted
+        });
         let leaving = |task: &TaskRun| {
             matches!(task.kind, TaskKind::Leave)
                 && (task.node, task.life, task.disk) == (node, life, disk)

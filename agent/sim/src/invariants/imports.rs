@@ -3,6 +3,7 @@
 use super::Import;
 use crate::machine::disk_bits;
 use crate::world::World;
+use failover_core::action::Work;
 use failover_core::ids::{DiskId, Node, PoolId};
 
 impl World {
@@ -101,6 +102,23 @@ impl World {
         let tampered = tampered.fold(0, |bits, (disk, bay)| bits | u8::from(bay.tampered) << disk);
         if !self.is_a_jury(tampered) {
             self.ledger.import_epochs[node as usize] = own.max(epoch);
+        }
+    }
+
+    /// nothing-comes-up: no planned handover begins while an import of this run is under way, overdue or not; but for a
+    /// lost clients' network, which leaves nobody served.
+    pub(crate) fn nothing_comes_up(&mut self, node: Node) {
+        let machine = &self.machines[node as usize];
+        let Some(daemon) = machine.daemon.as_ref().filter(|_| machine.lan_up) else {
+            return;
+        };
+        let life = daemon.life;
+        let lanes = machine.lanes.iter();
+        let mut works = lanes.flat_map(|lane| lane.running.iter().chain(&lane.waiting));
+        let imports = works.any(|run| run.life == life && matches!(run.work, Work::Import { .. }));
+        if imports {
+            let text = format!("{node} begins to hand over while a pool is being imported there");
+            self.violate("nothing-comes-up", text);
         }
     }
 

@@ -6,6 +6,7 @@ use failover_core::beat::Beat;
 use failover_core::disk_work::DiskOutcome;
 use failover_core::event::Event;
 use failover_core::ids::{LinkId, Node, OpId};
+use std::time::Duration;
 
 impl World {
     /// stale-changes-nothing: a beat that came once already changes nothing.
@@ -38,7 +39,11 @@ impl World {
         };
         self.stale(
             node,
-            Event::Done { op, outcome },
+            Event::Done {
+                op,
+                waited: Duration::ZERO,
+                outcome,
+            },
             "an answer to no work of this run",
         );
     }

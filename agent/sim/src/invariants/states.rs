@@ -1,9 +1,9 @@
 //! What a controller may be, and become.
 
 use crate::enclosure::STRANGER;
-use crate::faults::{DISKS_MAX, DiskCondition, LinkCondition};
+use crate::faults::{DISKS_MAX, DiskCondition, Episode, Fault, LinkCondition};
 use crate::plan::disk_index;
-use crate::world::World;
+use crate::world::{NODES, World};
 use failover_api::HistoryRecord;
 use failover_core::action::HaltReason;
 use failover_core::ids::{DiskId, Node};
@@ -31,6 +31,9 @@ impl World {
         self.coverage.edge(&record.from, &record.to, &record.why);
         if record.from == "starting" && record.to == "halted" {
             self.reset_clears(node);
+        }
+        if record.to == "removing-vips" {
+            self.nothing_comes_up(node);
         }
         if record.to == "surveying" {
             let at = node as usize;
@@ -153,7 +156,14 @@ impl World {
     fn keys_may_look_still(&self, owner: Node) -> bool {
         let timing = &self.plan.timing;
         let window = timing.disk_silent_ms * 1000;
-        let look = (timing.disk_read_ms + timing.disk_op_ms) * 1000 + 4 * self.plan.jitter_us;
+        let faults = &self.episodes;
+        let crowded = |episode: &Episode| matches!(episode.fault, Fault::Crowded { .. });
+        let turn_ms = match faults.iter().any(crowded) {
+            true => timing.disk_op_ms,
+            false => 0,
+        };
+        let look_ms = timing.disk_read_ms + turn_ms + timing.disk_op_ms;
+        let look = look_ms * 1000 + 4 * self.plan.jitter_us;
         let from = self.now.saturating_sub(window + look + 60_000);
         let still = |disk: usize| {
             let mut last = from;
@@ -222,13 +232,20 @@ impl World {
                 *since = missing.then(|| since.unwrap_or(now));
             }
         }
-        for (node, calm) in self.ledger.calm_since.iter_mut().enumerate() {
-            let disks = conditions.disks[node] == [DiskCondition::default(); DISKS_MAX];
-            let well =
-                !conditions.shelf_down && !conditions.busy[node] && conditions.strangers == 0;
-            let calm_now = disks && well && conditions.answers[node] == (0, 0);
+        for node in NODES.map(|node| node as usize) {
+            let disks = &conditions.disks[node];
+            let missing = |disk: &DiskCondition| DiskCondition {
+                missing: disk.missing,
+                ..DiskCondition::default()
+            };
+            let only_missing = disks.iter().all(|disk| *disk == missing(disk));
+            let idle = !conditions.busy[node] && conditions.crowded_ms[node] == 0;
+            let well = !conditions.shelf_down && idle && conditions.strangers == 0;
+            let reaching = only_missing && well && conditions.answers[node] == (0, 0);
+            let whole = *disks == [DiskCondition::default(); DISKS_MAX];
             // Whatever has just begun or ended, a flushed lease among it, starts the clock anew.
-            *calm = calm_now.then_some(now);
+            self.ledger.reaching_since[node] = reaching.then_some(now);
+            self.ledger.calm_since[node] = (reaching && whole).then_some(now);
         }
     }
 

@@ -1,14 +1,33 @@
 //! The steady check: every disk is verified, and losses are told apart.
 
 use super::addresses::UNDISTURBED_US;
+use crate::enclosure::TaskRun;
 use crate::world::World;
 use failover_api::Notice;
 use failover_core::ids::Node;
 use failover_core::states::State;
 
 impl World {
+    /// turns-are-no-verdict: no alarm calls a disk unreachable because its work waited for its turn: neither by what wasn't
+    /// sent, nor by a deadline that counted the wait.
+    fn turns_are_no_verdict(&mut self, node: Node, notice: &Notice) {
+        let text = &notice.text;
+        let named = names(text);
+        let open = |task: &TaskRun| {
+            let of_this = task.node == node && named >> task.disk & 1 == 1;
+            of_this && self.lives_on(node, task.life) && task.is_open(self.now)
+        };
+        let open = self.tasks.iter().flatten().any(|task| open(task));
+        let waited = text.contains("no turn") || open && text.contains("no answer within");
+        if notice.id == "DISK_FAILED" && waited {
+            let text = format!("{node} judges a disk by a wait for its turn: {text}");
+            self.violate("turns-are-no-verdict", text);
+        }
+    }
+
     /// losses-are-told: an alarm about one disk names one, about a minority several, and no more than half.
     pub(crate) fn noticed(&mut self, node: Node, notice: &Notice) {
+        self.turns_are_no_verdict(node, notice);
         let named = names(&notice.text);
         let count = named.count_ones() as usize;
         let all = self.bays.len();

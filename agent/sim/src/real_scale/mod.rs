@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A dead peer's key holds every disk, so each run is a whole takeover. After it a standby answers the beats, as in a whole
-//! pair: keys rest then, and every disk is verified each `verify_ms`. No pools, services or addresses: their times are
+//! pair: keys rest then, and every disk is verified each `verify_ms`. Before that, if asked for, nobody answers for a while:
+//! every disk is rolled then, and the lease must live by that. No pools, services or addresses: their times are
 //! measured elsewhere.
 
 mod peer;
@@ -24,7 +25,7 @@ use failoverd::daemon::{DaemonAdapters, Handle, start};
 use failoverd::pair_key::PairKey;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use peer::{Nothing, Standby};
+use peer::{Leases, Nothing, Standby};
 use port::{Bays, Shelf, identity, lock, shared};
 pub use report::curve;
 use std::net::UdpSocket;
@@ -47,6 +48,8 @@ pub struct Setting {
     pub stuck_percent: usize,
     /// How long the verifying is watched; not at all if zero.
     pub steady: Duration,
+    /// How long it serves without a peer before that.
+    pub alone: Duration,
 }
 
 /// What one takeover took.
@@ -66,6 +69,10 @@ pub struct Measured {
     pub threads: usize,
     /// See `threads`.
     pub resident_kib: usize,
+    /// Time without a lease while nobody answered, and what the daemon said it was after that.
+    pub dark: Duration,
+    /// See `dark`.
+    pub alone_as: String,
     /// What commands really took at the emulated ports, microseconds, sorted.
     pub ports_us: Vec<u32>,
 }
@@ -119,6 +126,7 @@ pub fn measure(setting: Setting) -> Result<Measured, String> {
     let options = Options {
         accept_volatile: false,
     };
+    let lease = Leases::default();
     let fence = RealFence::new(Arc::new(bays), options, &shared(setting.disks)?);
     let adapters = DaemonAdapters {
         clock: Arc::new(BootClock),
@@ -126,7 +134,7 @@ pub fn measure(setting: Setting) -> Result<Measured, String> {
         pools: Arc::new(Nothing),
         services: Arc::new(Nothing),
         vips: Arc::new(Nothing),
-        lease: Box::new(Nothing),
+        lease: Box::new(lease.clone()),
         watchdog: Box::new(Nothing),
         reset: Arc::new(|reason| eprintln!("it would reset this machine: {reason}")),
         reconfigure: None,
@@ -136,7 +144,7 @@ pub fn measure(setting: Setting) -> Result<Measured, String> {
     let handle = running.handle();
     let measured = std::thread::scope(|scope| {
         scope.spawn(|| peer.answer(key));
-        let measured = watch(&handle, &shelf, &peer, setting);
+        let measured = watch(&handle, &shelf, &peer, &lease, setting);
         peer.ended.store(true, Ordering::Relaxed);
         measured
     });
@@ -152,6 +160,7 @@ fn watch(
     handle: &Handle,
     shelf: &Shelf,
     peer: &Standby,
+    lease: &Leases,
     setting: Setting,
 ) -> Result<Measured, String> {
     let began = Instant::now();
@@ -188,8 +197,17 @@ fn watch(
         steady_commands: 0,
         threads: 0,
         resident_kib: 0,
+        dark: Duration::ZERO,
+        alone_as: String::new(),
         ports_us,
     };
+    if !setting.alone.is_zero() {
+        lease.count_anew();
+        std::thread::sleep(setting.alone);
+        measured.dark = lease.dark();
+        measured.alone_as = backend.report().status.to_string();
+        measured.held = shelf.held_by(Node::A);
+    }
     if !setting.steady.is_zero() {
         peer.awake.store(true, Ordering::Relaxed);
         // The takeover's last work is done by then, and the keys rest.
@@ -235,6 +253,7 @@ mod tests {
             latency: Duration::from_millis(1),
             stuck_percent: 10,
             steady: Duration::ZERO,
+            alone: Duration::ZERO,
         };
         let stuck = (0..120).filter(|index| is_stuck(*index, 10)).count();
         assert_eq!(stuck, 12);

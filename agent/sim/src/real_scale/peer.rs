@@ -1,13 +1,16 @@
 //! What is around the disks: a standby that answers, and nothing to import, start or announce.
 
+use super::port::lock;
 use crate::scale::standby;
-use failover_core::adapters::{Change, Failure, Lease, Pools, Services, Vips, Watchdog};
+use failover_core::adapters::{Change, Clock, Failure, Lease, Pools, Services, Vips, Watchdog};
 use failover_core::ids::{DiskId, Node, PoolId};
 use failover_core::time::Instant as BootInstant;
+use failoverd::adapters::clock::BootClock;
 use failoverd::links::Inspector;
 use failoverd::pair_key::PairKey;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A standby that answers every beat once it is told to, until it is dropped.
@@ -100,14 +103,48 @@ impl Vips for Nothing {
     }
 }
 
-impl Lease for Nothing {
-    fn grant(&mut self, _now: BootInstant, _until: BootInstant) -> Result<(), Failure> {
+/// Notes how long no lease lived.
+#[derive(Clone, Default)]
+pub(super) struct Leases(Arc<Mutex<Dark>>);
+
+#[derive(Default)]
+struct Dark {
+    until: BootInstant,
+    dark: Duration,
+}
+
+impl Leases {
+    /// What was dark before counts no more.
+    pub(super) fn count_anew(&self) {
+        lock(&self.0).dark = Duration::ZERO;
+    }
+
+    /// Time without a lease since then.
+    pub(super) fn dark(&self) -> Duration {
+        let state = lock(&self.0);
+        state.dark + BootClock.now().since(state.until)
+    }
+
+    fn lives_until(&self, now: BootInstant, until: BootInstant) {
+        let mut state = lock(&self.0);
+        let dark = now.since(state.until);
+        state.dark += dark;
+        state.until = until;
+    }
+}
+
+impl Lease for Leases {
+    fn grant(&mut self, now: BootInstant, until: BootInstant) -> Result<(), Failure> {
+        self.lives_until(now, until);
         Ok(())
     }
-    fn renew(&mut self, _now: BootInstant, _until: BootInstant) -> Result<(), Failure> {
+    fn renew(&mut self, now: BootInstant, until: BootInstant) -> Result<(), Failure> {
+        self.lives_until(now, until);
         Ok(())
     }
     fn end(&mut self) -> Result<(), Failure> {
+        let now = BootClock.now();
+        self.lives_until(now, now);
         Ok(())
     }
 }

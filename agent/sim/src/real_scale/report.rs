@@ -24,6 +24,7 @@ pub fn curve(
     latency: Duration,
     runs: usize,
     steady: Duration,
+    alone: Duration,
 ) -> Result<String, String> {
     let mut out = format!(
         "the daemon's own threads in real time, {} ms a command; verdict and owned in ms: p50 / p99 / longest of {runs} \
@@ -46,7 +47,7 @@ pub fn curve(
             if stuck_percent > 0 && !(0..*count).any(|index| is_stuck(index, stuck_percent)) {
                 continue;
             }
-            let line = one_line(*count, latency, stuck_percent, runs, steady)?;
+            let line = one_line(*count, latency, stuck_percent, runs, steady, alone)?;
             let _ = writeln!(out, "{line}");
         }
     }
@@ -59,6 +60,7 @@ fn one_line(
     stuck_percent: usize,
     runs: usize,
     steady: Duration,
+    alone: Duration,
 ) -> Result<String, String> {
     let mut all = Vec::new();
     for run in 0..runs {
@@ -66,9 +68,14 @@ fn one_line(
             disks,
             latency,
             stuck_percent,
-            // Once is enough for it.
+            // Once is enough for these.
             steady: if run + 1 == runs {
                 steady
+            } else {
+                Duration::ZERO
+            },
+            alone: if run + 1 == runs {
+                alone
             } else {
                 Duration::ZERO
             },
@@ -82,8 +89,18 @@ fn one_line(
     let ports = percentiles(ports).map(|micros| format!("{:.2}", f64::from(micros) / 1000.0));
     let least_held = all.iter().map(|one| one.held).min().unwrap_or(0);
     let last = all.last().ok_or("no run")?;
+    let kept = match alone.is_zero() {
+        true => String::new(),
+        false => format!(
+            "   {} s alone: {}, {} held, {} ms dark",
+            alone.as_secs(),
+            last.alone_as,
+            last.held,
+            last.dark.as_millis()
+        ),
+    };
     Ok(format!(
-        "{disks:>6} {stuck_percent:>5}% {:>22} {:>24} {least_held:>6} {:>20} {:>8.2} {:>10} {:>8} {:>5} MiB",
+        "{disks:>6} {stuck_percent:>5}% {:>22} {:>24} {least_held:>6} {:>20} {:>8.2} {:>10} {:>8} {:>5} MiB{kept}",
         millis(|one| one.verdict).join(" / "),
         millis(|one| one.owned).join(" / "),
         ports.join(" / "),

@@ -90,6 +90,9 @@ impl World {
             | Fault::LinksCut { .. }
             | Fault::LinkPoor { .. }
             | Fault::DiskMissing { .. }
+            | Fault::DisksMissing { .. }
+            | Fault::Crowded { .. }
+            | Fault::PathStuck { .. }
             | Fault::DiskSlow { .. }
             | Fault::DiskStuck { .. }
             | Fault::DiskFlaky { .. }
@@ -114,7 +117,7 @@ impl World {
                 self.power_on(Node::B);
             }
             Fault::ShelfPower => self.shelf_on(),
-            Fault::DiskStuck { .. } => self.release_stuck(),
+            Fault::DiskStuck { .. } | Fault::PathStuck { .. } => self.release_stuck(),
             Fault::Stranger { disks, .. } => self.stranger_goes(disks),
             Fault::Lan(_) => self.tell_lan(),
             Fault::LinkCut { .. }
@@ -122,6 +125,8 @@ impl World {
             | Fault::LinkPoor { .. }
             | Fault::Pause(_)
             | Fault::DiskMissing { .. }
+            | Fault::DisksMissing { .. }
+            | Fault::Crowded { .. }
             | Fault::DiskSlow { .. }
             | Fault::DiskFlaky { .. }
             | Fault::PathDown { .. }
@@ -183,8 +188,8 @@ impl World {
         }
         self.recompute();
         self.release_stuck();
-        for (node, life, op, outcome) in std::mem::take(&mut self.withheld) {
-            self.done(node, life, op, outcome);
+        for (node, life, op, waited, outcome) in std::mem::take(&mut self.withheld) {
+            self.done(node, life, op, waited, outcome);
         }
         for node in NODES {
             if self.machines[node as usize].powered {
