@@ -216,9 +216,8 @@ impl World {
     pub(crate) fn take_undone(&mut self, node: Node, life: u32, disk: usize) {
         // One that stands still gives back what it hears of when it runs again.
         let daemon = self.machines[node as usize].daemon.as_ref();
-        let lives = daemon.is_some_and(|daemon| {
-            !daemon.paused && daemon.controller.state() != State::Halted
-        });
+        let lives = daemon
+            .is_some_and(|daemon| !daemon.paused && daemon.controller.state() != State::Halted);
         let leaving = |task: &TaskRun| {
             matches!(task.kind, TaskKind::Leave)
                 && (task.node, task.life, task.disk) == (node, life, disk)
