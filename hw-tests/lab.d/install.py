@@ -115,7 +115,7 @@ def install(folder: str | None, wanted: Layout = Layout(), show: bool = False) -
     remember(binaries, wanted, guids)
     for one in CONTROLLERS:
         # The other one made the partition tables after this one had read them.
-        remote.must(one, f"for disk in {_paths(range(disks))}; do blockdev --rereadpt $disk; done; udevadm settle", 120.0)
+        reread_partitions(one)
         write_configuration(one)
         explained = remote.must(one, "failoverd --check /etc/failoverd/failoverd.toml")
         if show:
@@ -158,6 +158,12 @@ def free() -> None:
 def device(pool: str) -> str:
     """The block device of an ext4 pool."""
     return session.disk_path(disks_of(pool, layout(), state.load().disks)[0])
+
+
+def reread_partitions(machine: Machine) -> None:
+    """Has the kernel read every shared disk's partition table, and waits for their names."""
+    disks = _paths(range(state.load().disks))
+    remote.must(machine, f"for disk in {disks}; do blockdev --rereadpt $disk; done; udevadm settle", 120.0)
 
 
 def again() -> None:

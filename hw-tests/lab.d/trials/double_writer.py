@@ -71,6 +71,8 @@ def _two_writers(check: Check) -> None:
 
 def _import(machine: Machine) -> None:
     if install.layout().fs == "zfs":
+        # What the kernel knows of partitions may be older than the pool; a takeover reads them again by itself.
+        install.reread_partitions(machine)
         remote.must(machine, "zpool import -f -o cachefile=none -d /dev/disk/by-id tank", IMPORT_S_MAX)
     else:
         device = install.device("tank")
