@@ -143,8 +143,10 @@ class Scene:
         """Until the client's newest record was acknowledged by `heir`, at most `timeout_s`."""
         client = self.clients[self.pools[0]]
         deadline = time.monotonic() + timeout_s
+        client.look()
         while time.monotonic() < deadline and not (client.acks and client.acks[-1].writer == heir.name):
             time.sleep(0.1)
+            client.look()
 
     def nothing_moves(self, hold_s: float, gap_s_max: float, of: tuple[Machine, ...] = CONTROLLERS) -> None:
         """For `hold_s` the MASTER stays and serves, and no controller of `of` changes its state."""
