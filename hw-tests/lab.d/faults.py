@@ -200,6 +200,9 @@ def disk_refuse(machine: Machine, disk: int) -> None:
 def disk_obey(machine: Machine, disk: int) -> None:
     """Ends a refusal."""
     _write_protect(machine, disk, 0)
+    # Its kernel has noted that the disk is write-protected.
+    name = _identity(machine, disk)
+    remote.must(machine, f"for disk in $(grep -l {name} /sys/block/sd*/device/wwid); do echo 1 >${{disk%wwid}}rescan; done")
     _remember(f"{machine.name} refused {disk}", None)
 
 
