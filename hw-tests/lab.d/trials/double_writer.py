@@ -13,6 +13,8 @@ import install
 import oracle
 import recover
 import remote
+import session
+import state
 from check import Check
 from topology import A, B, CONTROLLERS, LabError, Machine
 
@@ -30,6 +32,7 @@ def run(check: Check) -> None:
             if faults.power(one) == "off":
                 faults.power_on(one)
             remote.wait_until_up(one, BOOT_S_MAX)
+            session.wait_for_disks(one, state.load().disks)
         install.again()
         recover.healthy_pair()
 
@@ -55,6 +58,7 @@ def _two_writers(check: Check) -> None:
         faults.power_on(one)
     for one in CONTROLLERS:
         remote.wait_until_up(one, BOOT_S_MAX)
+        session.wait_for_disks(one, state.load().disks)
         remote.run(one, "systemctl stop failoverd", 120.0)
     install.free()
     try:
