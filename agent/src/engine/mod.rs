@@ -1,7 +1,7 @@
 //! The disk engine: reservation commands for a thousand disks on a few threads, so that a stuck disk costs itself alone.
 //!
 //! ```text
-//!   control, tools ── start ──▶ waiting: prompt │ take │ look      a disk's later work waits behind its own
+//!   control, tools ── start ──▶ waiting: prompt │ look │ take      a disk's later work waits behind its own
 //!        never waits                    │
 //!                               a place in the count: at most 64 young commands
 //!                                       ▼
@@ -64,7 +64,9 @@ pub enum Class {
 }
 
 impl Class {
-    const ALL: [Class; 3] = [Class::Prompt, Class::Take, Class::Look];
+    /// In the order in which they are begun. A takeover's looks come before its takes: a disk that hangs is known
+    /// `disk_op_ms` after its look was sent, and the import waits for that.
+    const ALL: [Class; 3] = [Class::Prompt, Class::Look, Class::Take];
 
     /// Of disk work.
     pub const fn of(work: &DiskWork) -> Class {
