@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   us                      signals' connection        calls' connection        systemd
+//!    │  do they all run? ────────┼─────────────────────────▶│◀─ yes: that's all ────│
 //!    │  listen for JobRemoved ──▶│  Subscribe ──────────────┼──────────────────────▶│
 //!    │  StartUnit / StopUnit ────┼─────────────────────────▶│──────────────────────▶│
 //!    │                           │                          │◀── path of the job ───│
@@ -30,6 +31,10 @@ const JOB: &str = "org.freedesktop.systemd1.Job";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const JOB_REMOVED: &str = "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
                            interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
+/// Type of the job that stops a unit and starts it again.
+const RESTART: &str = "restart";
+/// Time without the end of a job after which the daemon's own is looked at.
+const LOOK_AT_OWN_JOB: Duration = Duration::from_millis(500);
 /// Longest wait for one answer.
 const CALL: Duration = Duration::from_secs(5);
 
@@ -99,7 +104,10 @@ impl SystemdServices {
         waiting: &mut HashMap<OwnedObjectPath, String>,
     ) -> Result<Change, Failure> {
         let bus = Bus::connect(self.bus.as_deref()).await?;
-        let mut ended = bus.listen().await?;
+        if goal == Goal::Start && bus.all_run(&self.units).await? {
+            return Ok(Change::AlreadySo);
+        }
+        let (_signals, mut ended) = Bus::listen(self.bus.as_deref()).await?;
         let mut change = Change::AlreadySo;
         let mut failures = Vec::new();
         for unit in &self.units {
@@ -114,7 +122,17 @@ impl SystemdServices {
             }
         }
         while !waiting.is_empty() {
-            let Some(signal) = ended.next().await else {
+            let Ok(signal) = tokio::time::timeout(LOOK_AT_OWN_JOB, ended.next()).await else {
+                if goal == Goal::Start && bus.is_ending_us().await {
+                    failures.push(format!(
+                        "systemd is stopping this daemon and starts {} only after that",
+                        names(waiting)
+                    ));
+                    break;
+                }
+                continue;
+            };
+            let Some(signal) = signal else {
                 failures.push("the bus closed while jobs were running".to_owned());
                 break;
             };
@@ -165,11 +183,10 @@ impl Goal {
 }
 
 fn overdue(goal: Goal, deadline: Duration, waiting: &HashMap<OwnedObjectPath, String>) -> Failure {
-    let units: Vec<&str> = waiting.values().map(String::as_str).collect();
-    let units = if units.is_empty() {
+    let units = if waiting.is_empty() {
         "systemd didn't answer".to_owned()
     } else {
-        format!("still waiting for {}", units.join(", "))
+        format!("still waiting for {}", names(waiting))
     };
     Failure(format!(
         "services: not {} within {} ms: {units}",
@@ -179,6 +196,11 @@ fn overdue(goal: Goal, deadline: Duration, waiting: &HashMap<OwnedObjectPath, St
         },
         deadline.as_millis()
     ))
+}
+
+fn names(waiting: &HashMap<OwnedObjectPath, String>) -> String {
+    let units: Vec<&str> = waiting.values().map(String::as_str).collect();
+    units.join(", ")
 }
 
 /// What was asked of systemd for one unit.
@@ -192,22 +214,8 @@ struct Asked {
 /// the system's may be given.
 pub fn being_restarted(bus: Option<&str>, longest: Duration) -> Option<bool> {
     let ask = async {
-        let calls = Bus::connection(bus).await.ok()?;
-        let bus = Bus {
-            signals: calls.clone(),
-            calls,
-        };
-        let own = (SYSTEMD, MANAGER_PATH, MANAGER, std::process::id());
-        let unit: OwnedObjectPath = bus
-            .calls
-            .call_method(Some(own.0), own.1, Some(own.2), "GetUnitByPID", &(own.3,))
-            .await
-            .and_then(|answer| answer.body().deserialize())
-            .ok()?;
-        let job = bus.property(&unit, UNIT, "Job").await.ok()?;
-        let (_, job) = <(u32, OwnedObjectPath)>::try_from(job).ok()?;
-        let kind = bus.text(&job, JOB, "JobType").await.ok()?;
-        Some(kind == "restart")
+        let kind = Bus::connect(bus).await.ok()?.own_job().await?;
+        Some(kind == RESTART)
     };
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -220,15 +228,28 @@ pub fn being_restarted(bus: Option<&str>, longest: Duration) -> Option<bool> {
     std::thread::scope(|scope| scope.spawn(work).join().ok().flatten())
 }
 
+/// Name, description, load, active and sub state, unit followed, its path, job, the job's type and path: an answer of
+/// ListUnitsByNames (org.freedesktop.systemd1(5)).
+type UnitStatus = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
 struct Bus {
-    signals: Connection,
     calls: Connection,
 }
 
 impl Bus {
     async fn connect(address: Option<&str>) -> Result<Bus, Failure> {
         Ok(Bus {
-            signals: Bus::connection(address).await?,
             calls: Bus::connection(address).await?,
         })
     }
@@ -246,17 +267,65 @@ impl Bus {
         })
     }
 
-    /// Before any job is asked for, so that none can end unheard.
-    async fn listen(&self) -> Result<MessageStream, Failure> {
-        let stream = MessageStream::for_match_rule(JOB_REMOVED, &self.signals, None)
+    /// Before any job is asked for, so that none can end unheard. On a connection of its own.
+    async fn listen(address: Option<&str>) -> Result<(Connection, MessageStream), Failure> {
+        let signals = Bus::connection(address).await?;
+        let stream = MessageStream::for_match_rule(JOB_REMOVED, &signals, None)
             .await
             .map_err(|error| refused("listen for jobs", &error))?;
         let call = (SYSTEMD, MANAGER_PATH, MANAGER);
-        self.signals
+        signals
             .call_method(Some(call.0), call.1, Some(call.2), "Subscribe", &())
             .await
             .map_err(|error| refused("listen for jobs", &error))?;
-        Ok(stream)
+        Ok((signals, stream))
+    }
+
+    /// Whether `units`, and whatever a start of them would start too, run already. A daemon that takes over its own
+    /// services asks for no job then: each one costs systemd, the bus and everybody who listens to it more than these
+    /// questions, while the services have work to do.
+    async fn all_run(&self, units: &[String]) -> Result<bool, Failure> {
+        let mut names = units.to_vec();
+        for unit in units {
+            let path = self.load(unit).await?;
+            for needs in ["Wants", "Requires"] {
+                names.extend(self.list(&path, needs).await?);
+            }
+        }
+        let answer = self
+            .calls
+            .call_method(
+                Some(SYSTEMD),
+                MANAGER_PATH,
+                Some(MANAGER),
+                "ListUnitsByNames",
+                &(names,),
+            )
+            .await
+            .and_then(|answer| answer.body().deserialize::<Vec<UnitStatus>>());
+        let found = answer.map_err(|error| refused("list units", &error))?;
+        Ok(found.iter().all(|unit| unit.3 == "active"))
+    }
+
+    /// Kind of the job that this very process's unit has; `None` without one, or where systemd can't be asked.
+    async fn own_job(&self) -> Option<String> {
+        let own = (SYSTEMD, MANAGER_PATH, MANAGER, std::process::id());
+        let unit: OwnedObjectPath = self
+            .calls
+            .call_method(Some(own.0), own.1, Some(own.2), "GetUnitByPID", &(own.3,))
+            .await
+            .and_then(|answer| answer.body().deserialize())
+            .ok()?;
+        let job = self.property(&unit, UNIT, "Job").await.ok()?;
+        let (_, job) = <(u32, OwnedObjectPath)>::try_from(job).ok()?;
+        self.text(&job, JOB, "JobType").await.ok()
+    }
+
+    /// The MASTER's target comes after the daemon, so that it stops first. A job to start it waits for a job that ends
+    /// the daemon, which would wait for it: neither would end.
+    async fn is_ending_us(&self) -> bool {
+        let job = self.own_job().await;
+        job.is_some_and(|kind| kind == RESTART || kind == "stop")
     }
 
     async fn ask(&self, unit: &str, goal: Goal) -> Result<Asked, Failure> {

@@ -82,6 +82,20 @@ fn pretend(result: Option<&'static str>) -> Pretend {
 
 type Units = Arc<Mutex<BTreeMap<String, Pretend>>>;
 
+/// An answer of ListUnitsByNames.
+type Status = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
 struct Manager {
     units: Units,
     asked: Arc<Mutex<Vec<String>>>,
@@ -108,6 +122,29 @@ impl Manager {
         } else {
             Ok(path("nothing.service"))
         }
+    }
+
+    fn list_units_by_names(&self, names: Vec<String>) -> Vec<Status> {
+        let units = self.units.lock().expect("unlocked");
+        let status = |name: String| {
+            let state = units.get(&name).map_or("inactive", |unit| unit.state);
+            let none = || OwnedObjectPath::try_from("/").expect("a path");
+            let word = String::new;
+            let at = path(&name);
+            (
+                name,
+                word(),
+                word(),
+                state.to_owned(),
+                word(),
+                word(),
+                at,
+                0,
+                word(),
+                none(),
+            )
+        };
+        names.into_iter().map(status).collect()
     }
 
     #[zbus(name = "GetUnitByPID")]
@@ -227,6 +264,17 @@ impl Unit {
     }
 
     #[zbus(property)]
+    fn requires(&self) -> Vec<String> {
+        vec![]
+    }
+
+    /// What is part of a pretend target is wanted by it too.
+    #[zbus(property)]
+    fn wants(&self) -> Vec<String> {
+        self.consists_of()
+    }
+
+    #[zbus(property)]
     fn consists_of(&self) -> Vec<String> {
         let units = self.units.lock().expect("unlocked");
         let parts = units.get(self.name).map(|unit| unit.parts.clone());
@@ -313,6 +361,11 @@ impl Systemd {
         std::mem::take(&mut self.asked.lock().expect("unlocked"))
     }
 
+    fn set(&self, unit: &str, state: &'static str) {
+        let mut units = self.units.lock().expect("unlocked");
+        units.get_mut(unit).expect("a unit of the test").state = state;
+    }
+
     fn state(&self, unit: &str) -> &'static str {
         self.units.lock().expect("unlocked")[unit].state
     }
@@ -357,8 +410,13 @@ fn a_target_is_started_and_stopped_with_what_is_part_of_it() {
     let services = services(&bus, &[DEFAULT_UNIT], 30_000);
     assert_eq!(services.start(), Ok(Change::Made));
     assert_eq!(systemd.state(DEFAULT_UNIT), "active");
+    // One of the services doesn't run: the target is asked for again, which starts it.
     assert_eq!(services.start(), Ok(Change::AlreadySo));
     assert_eq!(systemd.asked().len(), 2);
+    systemd.set("smb.service", "active");
+    assert_eq!(services.start(), Ok(Change::AlreadySo));
+    assert_eq!(systemd.asked().len(), 0, "all run: no job is needed");
+    systemd.set("smb.service", "inactive");
     assert_eq!(services.stop(), Ok(Change::Made));
     // The part's own end was waited for, and what didn't run was left alone.
     assert_eq!(systemd.state("nfs.service"), "inactive");
@@ -413,6 +471,30 @@ fn a_job_that_never_ends_meets_the_deadline() {
         "{failed}"
     );
     assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+/// The target is ordered after the daemon: while systemd stops that, the start would wait for it, and it for the start.
+#[test]
+fn a_start_gives_up_when_systemd_ends_the_daemon() {
+    let Some(bus) = Bus::start("systemd::a_start_gives_up_when_systemd_ends_the_daemon") else {
+        return;
+    };
+    let units = [
+        ("slow.service", pretend(None)),
+        ("failoverd.service", pretend(None)),
+    ];
+    let systemd = Systemd::start(&bus, &units, 0);
+    for job in ["stop", "restart"] {
+        systemd.set("failoverd.service", job);
+        let begun = Instant::now();
+        let failed = services(&bus, &["slow.service"], 120_000).start();
+        let failed = failed.expect_err("it can't be started");
+        assert!(
+            failed.0.contains("is stopping this daemon") && failed.0.contains("slow.service"),
+            "{failed}"
+        );
+        assert!(begun.elapsed() < Duration::from_secs(60), "{failed}");
+    }
 }
 
 #[test]
