@@ -74,6 +74,7 @@ pub(crate) struct Control {
     log: Log,
     backoffice: Arc<Backoffice>,
     supervisor: Supervisor,
+    missing: Vec<String>,
     last_words: Option<LastWords>,
     settle: Duration,
     /// Self-resets as the core had them recorded last.
@@ -108,6 +109,8 @@ pub(crate) struct Parts {
     pub(crate) log: Log,
     pub(crate) backoffice: Arc<Backoffice>,
     pub(crate) supervisor: Supervisor,
+    /// What the process asked of the machine and could not have, in words.
+    pub(crate) missing: Vec<String>,
     /// `None` where it can't be kept.
     pub(crate) last_words: Option<LastWords>,
     /// Time that a reset waits for the journal and for its reason: without them nothing would end a loop of resets, and
@@ -126,6 +129,7 @@ impl Control {
             log: parts.log,
             backoffice: parts.backoffice,
             supervisor: parts.supervisor,
+            missing: parts.missing,
             last_words: parts.last_words,
             settle: parts.settle,
             resets: 0,
@@ -152,14 +156,16 @@ impl Control {
     /// Runs until the core says that the daemon ends. True: it halted and its reset never came, so that pools may still
     /// be imported here.
     pub(crate) fn run(mut self, first: Vec<Action>, config: &CoreConfig) -> bool {
-        let mut missing = realtime::prefer_control_thread();
+        self.missing.extend(realtime::prefer_control_thread());
         self.supervisor.starting(self.controller.start_limit());
         // The first beat is among these; the rest takes its milliseconds.
         self.carry_out(first);
         self.lanes.warm(config);
-        missing.extend(realtime::lock_process_memory());
-        if !missing.is_empty() {
-            let text = format!("{}; a busy machine may delay beats", missing.join(", "));
+        if !self.missing.is_empty() {
+            let text = format!(
+                "{}; a busy machine may delay beats",
+                self.missing.join(", ")
+            );
             self.log.say("NO_REAL_TIME", Severity::Warning, text);
         }
         self.tell_supervisor();

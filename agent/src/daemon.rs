@@ -19,6 +19,7 @@ use crate::last_words::{self, Found, LastWords};
 use crate::ledger::Ledger;
 use crate::links::{Inspector, LinkCounters, Links};
 use crate::logger::{self, Log};
+use crate::realtime;
 use crate::rpc::{self, Backend, Hub, Limits, Socket};
 use crate::signals;
 use crate::supervisor::Supervisor;
@@ -167,6 +168,9 @@ fn start_under(
         make_folder(folder)?;
     }
     let instance = Instance::claim(&paths.runtime_dir)?;
+    // Before the threads are there: every page of their stacks would be filled and locked at one go, for tens of
+    // milliseconds in which a slow machine does nothing else.
+    let missing = Vec::from_iter(realtime::lock_process_memory());
     // A flag that an earlier run didn't live to see must not change what the next SIGTERM means.
     let _ = std::fs::remove_file(paths.runtime_dir.join(signals::RESTART_FLAG));
     let (journal, mut loaded) = FileJournal::open(&paths.state_dir, &paths.runtime_dir)?;
@@ -253,6 +257,7 @@ fn start_under(
         log: log.clone(),
         backoffice: backoffice.clone(),
         supervisor,
+        missing,
         last_words: last_words.ok(),
         // As long as the peer needs to miss us: nobody gains by a faster reset, and a machine with longer timers has
         // slower disks.
