@@ -26,7 +26,8 @@ from topology import A, B, CONTROLLERS, LabError, Machine
 
 CHECKOUT = topology.HERE.parents[1]
 SYSTEMD = CHECKOUT / "systemd"
-PROGRAMS = {"failoverd": "/usr/sbin/failoverd", "midctl": "/usr/bin/midctl", "lab-recorder": "/usr/local/sbin/lab-recorder"}
+PROGRAMS = {"failoverd": "/usr/sbin/failoverd", "midctl": "/usr/bin/midctl"}
+PROGRAMS |= {name: f"/usr/local/sbin/{name}" for name in ("lab-recorder", "lab-kernel-view")}
 POOLS = ("tank", "dozer")
 VIRTUAL_ADDRESS = "10.77.3.100"
 RECORDER_PORT = 7500

@@ -65,6 +65,13 @@ def must(machine: Machine, command: str, timeout_s: float = 30.0, text_in: str |
     return result.out
 
 
+def start(machine: Machine, command: str) -> subprocess.Popen[bytes]:
+    """Begins a shell command line that ends when its standard input does."""
+    _connect(machine)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*_ssh(machine), command], stdin=pipe, stdout=pipe, stderr=pipe)
+
+
 def send_file(machine: Machine, content: bytes, path: str, mode: str = "644") -> None:
     """Writes a file on the machine; running programs keep the one they have open."""
     name = shlex.quote(path)

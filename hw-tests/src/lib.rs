@@ -5,4 +5,5 @@
 //! the [`oracle`].
 
 pub mod gate;
+pub mod kernel_view;
 pub mod oracle;
