@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 import install
+import pair
 import recover
 import remote
 import report
@@ -110,23 +111,29 @@ def run(chosen: list[Trial], short: bool = False, ext4: bool = False, again: boo
     """
     began = time.monotonic()
     rows: list[Row] = []
+    # Some trials leave nothing installed: what follows them has the programs that were there.
+    known = install.remembered()
+    folder = known[1] if known else None
     for trial in chosen:
-        row = _run_timed(trial, Check(short), ext4)
+        row = _run_timed(trial, Check(short), ext4, folder)
         rows.append(row)
         if row.outcome == "FAILED" and again and remote.reach is None:
             rows[-1] = replace(row, outcome="failed")
             print(f"SECOND TRY of {trial.name}, on machines booted afresh: see above what failed", flush=True)
-            rows.append(_run_timed(trial, Check(short), ext4, afresh=True))
+            rows.append(_run_timed(trial, Check(short), ext4, folder, afresh=True))
     text = _summary(rows, time.monotonic() - began)
     print(f"\n{text}")
     (report.folder() / "summary.txt").write_text(text + "\n")
     return all(row.outcome != "FAILED" for row in rows)
 
 
-def _run_timed(trial: Trial, check: Check, ext4: bool, afresh: bool = False) -> Row:
+def _run_timed(trial: Trial, check: Check, ext4: bool, folder: str | None, afresh: bool = False) -> Row:
     start = time.monotonic()
-    print(f"{trial.name}:")
-    outcome = _run_one(trial, check, ext4, afresh)
+    print(f"{trial.name}:", flush=True)
+    panics = pair.panics_of_enclosure()
+    outcome = _run_one(trial, check, ext4, folder, afresh)
+    if pair.panics_of_enclosure() > panics:
+        print("  the enclosure's kernel panicked meanwhile: see its console")
     row = Row(trial.name, outcome, time.monotonic() - start, check)
     print(f"{trial.name}: {outcome} in {row.seconds:.1f} s", flush=True)
     return row
@@ -146,12 +153,12 @@ def _summary(rows: list[Row], total_s: float) -> str:
     return "\n".join(lines)
 
 
-def _run_one(trial: Trial, check: Check, ext4: bool, afresh: bool) -> str:
+def _run_one(trial: Trial, check: Check, ext4: bool, folder: str | None, afresh: bool) -> str:
     try:
         with _deadline(RECOVER_S_MAX, "preparing the lab"):
             if afresh:
                 _reboot()
-            _prepare(trial, ext4)
+            _prepare(trial, ext4, folder)
         with _deadline(trial.deadline_s, trial.name):
             trial.function()(check)
         if check.passed + check.failed == 0:
@@ -179,8 +186,8 @@ def _reboot() -> None:
         install.install(known[1], known[0])
 
 
-def _prepare(trial: Trial, ext4: bool) -> None:
-    """Brings the lab to the layout that the trial needs; nothing if it has it."""
+def _prepare(trial: Trial, ext4: bool, folder: str | None) -> None:
+    """Brings the lab to the layout that the trial needs, with the programs of `folder`; nothing if it has it."""
     if trial.layout is None:
         if remote.reach is not None:
             raise Skip("looks at the virtual lab itself")
@@ -198,7 +205,6 @@ def _prepare(trial: Trial, ext4: bool) -> None:
         return
     if known and known[0] == wanted and state.load().disks == trial.disks:
         return
-    folder = known[1] if known else None
     now = state.load()
     if now.disks != trial.disks:
         session.down()

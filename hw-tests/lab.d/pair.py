@@ -69,9 +69,17 @@ def wait_for_master(timeout_s: float) -> Machine:
 
 def enclosure_runs() -> None:
     """An error where the enclosure's kernel said that it has locked up: nothing that is waited for will come then."""
-    console = topology.running() / f"{ENCLOSURE.name}.console.log"
-    if remote.reach is None and b"soft lockup" in console.read_bytes():
-        raise LabError(f"the enclosure's kernel has locked up: see {console}")
+    if remote.reach is None and b"soft lockup" in _console_of_enclosure():
+        raise LabError("the enclosure's kernel has locked up: see its console's log")
+
+
+def panics_of_enclosure() -> int:
+    """How often its kernel has panicked since the lab is up; it boots by itself after each."""
+    return _console_of_enclosure().count(b"Kernel panic") if remote.reach is None else 0
+
+
+def _console_of_enclosure() -> bytes:
+    return (topology.running() / f"{ENCLOSURE.name}.console.log").read_bytes()
 
 
 def short(said: dict) -> str:

@@ -107,12 +107,12 @@ class Scene:
         self.notes.append((time.time(), label))
         print(f"  {label}")
 
-    def steady(self, note: str = "after") -> None:
+    def steady(self, note: str = "after", timeout_s: float = STEADY_S_MAX) -> None:
         """Every client gets its records acknowledged again; the gaps of the last event are kept."""
         for pool, client in self.clients.items():
             if pool in self.without:
                 continue
-            rate = client.wait_until_steady(STEADY_S_MAX)
+            rate = client.wait_until_steady(timeout_s)
             self.check.that(f"{pool}: at least {oracle.RATE_MIN} records a second {note}", rate >= oracle.RATE_MIN, rate)
             if self.events:
                 last = self.events[-1]

@@ -1,7 +1,7 @@
 """Two pools with an address and a recorder each; in a takeover one of them can't be imported.
 
 Expected: the other pool's address answers with every record; the lost pool's is off, and an alarm names it; once its disks
-are back both serve, at the latest after a handover.
+are back it is imported and served again without anybody's help, and a handover takes both.
 """
 
 import faults
@@ -12,6 +12,8 @@ import state
 from check import Check
 
 LOST = "dozer"
+# The pause before a pool is tried again doubles with each try.
+TRIED_AGAIN_S_MAX = 200.0
 
 
 def run(check: Check) -> None:
@@ -34,5 +36,7 @@ def run(check: Check) -> None:
             faults.disk_heal(disk)
         scene.power_on(dead)
         scene.without.discard(LOST)
+        # A handover is refused while the lost pool is tried again.
+        scene.steady("with all disks", TRIED_AGAIN_S_MAX)
         scene.hand_over("handover with all disks")
         check.that(f"both pools are on {dead.name}", all(pair.has_pool(dead, pool) for pool in scene.pools))
