@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import install
 import pair
+import passed
 import recover
 import remote
 import report
@@ -33,6 +34,13 @@ class Check:
         self.lines: list[tuple[str, bool, object]] = []
         # Figures that the summary shows.
         self.figures: list[str] = []
+
+    @staticmethod
+    def of(passed: int, figures: list[str], at: str) -> "Check":
+        """Of a trial that passed before."""
+        check = Check()
+        check.passed, check.figures = passed, [*figures, f"passed {at}"]
+        return check
 
     def that(self, what: str, holds: bool, seen: object = "") -> None:
         self.lines.append((what, bool(holds), seen))
@@ -103,8 +111,11 @@ class Row:
     check: Check
 
 
-def run(chosen: list[Trial], short: bool = False, ext4: bool = False, again: bool = False) -> bool:
+def run(chosen: list[Trial], short: bool = False, ext4: bool = False, again: bool = False, resume: bool = False) -> bool:
     """Runs trials in the order given, and leaves a summary beside their reports. Answers whether none failed.
+
+    `resume`: the list takes two hours. What has passed with these very programs on this image isn't run again, and stands
+    in the summary with the day on which it did.
 
     `again`: emulated machines fail by themselves at times, so what failed is tried a second time, on machines booted
     afresh. The summary shows both; the second outcome counts.
@@ -114,13 +125,20 @@ def run(chosen: list[Trial], short: bool = False, ext4: bool = False, again: boo
     # Some trials leave nothing installed: what follows them has the programs that were there.
     known = install.remembered()
     folder = known[1] if known else None
+    before = passed.load() if resume else {}
     for trial in chosen:
+        if found := before.get(passed.key(trial.name, short, ext4, folder)):
+            rows.append(Row(trial.name, "passed", found.pop("seconds"), Check.of(**found)))
+            continue
         row = _run_timed(trial, Check(short), ext4, folder)
         rows.append(row)
         if row.outcome == "FAILED" and again and remote.reach is None:
             rows[-1] = replace(row, outcome="failed")
             print(f"SECOND TRY of {trial.name}, on machines booted afresh: see above what failed", flush=True)
             rows.append(_run_timed(trial, Check(short), ext4, folder, afresh=True))
+        if rows[-1].outcome == "passed":
+            last = rows[-1]
+            passed.note(passed.key(trial.name, short, ext4, folder), last.seconds, last.check.passed, last.check.figures)
     text = _summary(rows, time.monotonic() - began)
     print(f"\n{text}")
     (report.folder() / "summary.txt").write_text(text + "\n")

@@ -96,10 +96,15 @@ def disks_of(pool: str, wanted: Layout, disks: int) -> list[int]:
     return list(range(half)) if pool == POOLS[0] else list(range(half, disks))
 
 
+def folder_of(folder: str | None) -> Path:
+    """Where the programs are: in `folder`, else where cargo put its debug build."""
+    return Path(folder or Path(os.environ.get("CARGO_TARGET_DIR") or CHECKOUT / "target") / "debug").resolve()
+
+
 def install(folder: str | None, wanted: Layout = Layout(), show: bool = False) -> None:
     """Installs from `folder`, or from where cargo put its debug build; makes the pools anew and starts the daemons.
     With `show`, prints what each makes of its configuration."""
-    binaries = Path(folder or Path(os.environ.get("CARGO_TARGET_DIR") or CHECKOUT / "target") / "debug").resolve()
+    binaries = folder_of(folder)
     for name in PROGRAMS:
         if not (binaries / name).is_file():
             raise LabError(f"{binaries / name} is not there: `cargo build -p failoverd -p midctl -p hw-tests`, or give its folder")

@@ -13,7 +13,8 @@ def persist(machine: Machine, path: str, words: str) -> remote.Result:
 
 
 def must(machine: Machine, path: str, words: str) -> None:
-    remote.must(machine, f"sg_turs -q {path}; sg_persist --no-inquiry {words} {path}")
+    # Whatever there is to be told (a unit attention) is told to the first command.
+    remote.must(machine, f"sg_turs {path} >/dev/null 2>&1; sg_persist --no-inquiry {words} {path}")
 
 
 def clear(machine: Machine, path: str) -> None:

@@ -101,6 +101,9 @@ def _power(check: Check, kept: bool) -> None:
             scsi.clear(one, path)
         scsi.must(A, path, f"--out --register --param-aptpl --param-sark={KEY_A}")
         scsi.must(A, path, f"--out --reserve --param-rk={KEY_A} --prout-type={scsi.WRITE_EXCLUSIVE_REGISTRANTS_ONLY}")
+    for one in CONTROLLERS:
+        # A disk that was open for writing is looked at once more by udev; without an answer its names would go.
+        remote.must(one, "udevadm settle", MENDED_S_MAX)
     began = time.monotonic()
     faults.power_off(ENCLOSURE)
     if not kept:

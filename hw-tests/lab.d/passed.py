@@ -1,0 +1,49 @@
+"""Which trials have passed, with which programs: one line of JSON each, beside the reports. For a list that goes on."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import install
+import remote
+import report
+import state
+
+
+def key(name: str, short: bool, ext4: bool, folder: str | None) -> str:
+    """Says what has to be the same for a trial's outcome to be worth something: its name and kind, programs and image."""
+    programs = install.folder_of(folder)
+    digest = hashlib.sha256()
+    for program in sorted(install.PROGRAMS):
+        digest.update((programs / program).read_bytes() if (programs / program).is_file() else b"")
+    kind = f"{' short' if short else ''}{' ext4' if ext4 else ''}"
+    image = "real machines" if remote.reach is not None else Path(state.load().image).name
+    return f"{name}{kind} on {image} with {digest.hexdigest()[:16]}"
+
+
+def note(key: str, seconds: float, passed: int, figures: list[str]) -> None:
+    at = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    line = {"key": key, "seconds": round(seconds, 1), "passed": passed, "figures": figures, "at": at}
+    with _path().open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def load() -> dict[str, dict]:
+    """By key; the newest of each. A line that isn't whole counts as none."""
+    found: dict[str, dict] = {}
+    try:
+        text = _path().read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return found
+    for line in text.splitlines():
+        try:
+            one = json.loads(line)
+            found[one.pop("key")] = one
+        except (ValueError, KeyError):
+            continue
+    return found
+
+
+def _path() -> Path:
+    return report.folder() / "passed.jsonl"
