@@ -16,7 +16,7 @@ use super::services::Service;
 use failover_core::adapters::{Change, Failure};
 use futures_util::StreamExt;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zbus::connection::Builder;
 use zbus::{Connection, MessageStream, OwnedObjectPath, OwnedVariant, fdo};
 
@@ -33,7 +33,7 @@ const JOB_REMOVED: &str = "type='signal',sender='org.freedesktop.systemd1',path=
                            interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
 /// Type of the job that stops a unit and starts it again.
 const RESTART: &str = "restart";
-/// Time without the end of a job after which the daemon's own is looked at.
+/// Time from one look at the daemon's own job to the next, while services start.
 const LOOK_AT_OWN_JOB: Duration = Duration::from_millis(500);
 /// Longest wait for one answer.
 const CALL: Duration = Duration::from_secs(5);
@@ -104,7 +104,8 @@ impl SystemdServices {
         waiting: &mut HashMap<OwnedObjectPath, String>,
     ) -> Result<Change, Failure> {
         let bus = Bus::connect(self.bus.as_deref()).await?;
-        if goal == Goal::Start && bus.all_run(&self.units).await? {
+        // What can't be told is asked for, and says by itself what is wrong.
+        if goal == Goal::Start && bus.all_run(&self.units).await.is_ok_and(|all| all) {
             return Ok(Change::AlreadySo);
         }
         let (_signals, mut ended) = Bus::listen(self.bus.as_deref()).await?;
@@ -121,17 +122,21 @@ impl SystemdServices {
                 Err(failure) => failures.push(failure.0),
             }
         }
+        let mut looked = Instant::now();
         while !waiting.is_empty() {
-            let Ok(signal) = tokio::time::timeout(LOOK_AT_OWN_JOB, ended.next()).await else {
-                if goal == Goal::Start && bus.is_ending_us().await {
+            let next = tokio::time::timeout(LOOK_AT_OWN_JOB, ended.next()).await;
+            // Others' jobs may end all the time: this comes in spite of their signals.
+            if goal == Goal::Start && looked.elapsed() >= LOOK_AT_OWN_JOB {
+                looked = Instant::now();
+                if bus.is_ending_us().await {
                     failures.push(format!(
                         "systemd is stopping this daemon and starts {} only after that",
                         names(waiting)
                     ));
                     break;
                 }
-                continue;
-            };
+            }
+            let Ok(signal) = next else { continue };
             let Some(signal) = signal else {
                 failures.push("the bus closed while jobs were running".to_owned());
                 break;
@@ -292,30 +297,35 @@ impl Bus {
                 names.extend(self.list(&path, needs).await?);
             }
         }
+        let found: zbus::Result<Vec<UnitStatus>> =
+            self.manager("ListUnitsByNames", &(&names,)).await;
+        let found = found.map_err(|error| refused("list units", &error))?;
+        // One that has a job is on its way to something else.
+        let rests = |unit: &UnitStatus| unit.3 == "active" && unit.7 == 0;
+        Ok(found.len() == names.len() && found.iter().all(rests))
+    }
+
+    /// A call to the manager of units.
+    async fn manager<T>(
+        &self,
+        method: &str,
+        arguments: &(impl serde::Serialize + zbus::zvariant::DynamicType),
+    ) -> zbus::Result<T>
+    where
+        T: serde::de::DeserializeOwned + zbus::zvariant::Type,
+    {
+        let (to, interface) = (Some(SYSTEMD), Some(MANAGER));
         let answer = self
             .calls
-            .call_method(
-                Some(SYSTEMD),
-                MANAGER_PATH,
-                Some(MANAGER),
-                "ListUnitsByNames",
-                &(names,),
-            )
-            .await
-            .and_then(|answer| answer.body().deserialize::<Vec<UnitStatus>>());
-        let found = answer.map_err(|error| refused("list units", &error))?;
-        Ok(found.iter().all(|unit| unit.3 == "active"))
+            .call_method(to, MANAGER_PATH, interface, method, arguments)
+            .await?;
+        answer.body().deserialize()
     }
 
     /// Kind of the job that this very process's unit has; `None` without one, or where systemd can't be asked.
     async fn own_job(&self) -> Option<String> {
-        let own = (SYSTEMD, MANAGER_PATH, MANAGER, std::process::id());
-        let unit: OwnedObjectPath = self
-            .calls
-            .call_method(Some(own.0), own.1, Some(own.2), "GetUnitByPID", &(own.3,))
-            .await
-            .and_then(|answer| answer.body().deserialize())
-            .ok()?;
+        let pid = (std::process::id(),);
+        let unit: OwnedObjectPath = self.manager("GetUnitByPID", &pid).await.ok()?;
         let job = self.property(&unit, UNIT, "Job").await.ok()?;
         let (_, job) = <(u32, OwnedObjectPath)>::try_from(job).ok()?;
         self.text(&job, JOB, "JobType").await.ok()
@@ -367,32 +377,12 @@ impl Bus {
             Goal::Start => "StartUnit",
             Goal::Stop => "StopUnit",
         };
-        let answer = self
-            .calls
-            .call_method(
-                Some(SYSTEMD),
-                MANAGER_PATH,
-                Some(MANAGER),
-                method,
-                &(unit, "replace"),
-            )
-            .await
-            .and_then(|answer| answer.body().deserialize());
+        let answer = self.manager(method, &(unit, "replace")).await;
         answer.map_err(|error| refused(&format!("{} {unit}", goal.word()), &error))
     }
 
     async fn load(&self, unit: &str) -> Result<OwnedObjectPath, Failure> {
-        let answer = self
-            .calls
-            .call_method(
-                Some(SYSTEMD),
-                MANAGER_PATH,
-                Some(MANAGER),
-                "LoadUnit",
-                &(unit,),
-            )
-            .await
-            .and_then(|answer| answer.body().deserialize());
+        let answer = self.manager("LoadUnit", &(unit,)).await;
         answer.map_err(|error| refused(&format!("load {unit}"), &error))
     }
 

@@ -82,6 +82,9 @@ fn pretend(result: Option<&'static str>) -> Pretend {
 
 type Units = Arc<Mutex<BTreeMap<String, Pretend>>>;
 
+/// State of a pretend unit that runs and has a job.
+const LEAVING: &str = "leaving";
+
 /// An answer of ListUnitsByNames.
 type Status = (
     String,
@@ -128,6 +131,12 @@ impl Manager {
         let units = self.units.lock().expect("unlocked");
         let status = |name: String| {
             let state = units.get(&name).map_or("inactive", |unit| unit.state);
+            // Runs, and has a job that stops it.
+            let (state, job) = if state == LEAVING {
+                ("active", 5)
+            } else {
+                (state, 0)
+            };
             let none = || OwnedObjectPath::try_from("/").expect("a path");
             let word = String::new;
             let at = path(&name);
@@ -139,7 +148,7 @@ impl Manager {
                 word(),
                 word(),
                 at,
-                0,
+                job,
                 word(),
                 none(),
             )
@@ -416,6 +425,9 @@ fn a_target_is_started_and_stopped_with_what_is_part_of_it() {
     systemd.set("smb.service", "active");
     assert_eq!(services.start(), Ok(Change::AlreadySo));
     assert_eq!(systemd.asked().len(), 0, "all run: no job is needed");
+    systemd.set("smb.service", LEAVING);
+    assert_eq!(services.start(), Ok(Change::AlreadySo));
+    assert_eq!(systemd.asked().len(), 1, "one is about to stop");
     systemd.set("smb.service", "inactive");
     assert_eq!(services.stop(), Ok(Change::Made));
     // The part's own end was waited for, and what didn't run was left alone.
