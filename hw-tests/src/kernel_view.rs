@@ -229,6 +229,7 @@ mod tests {
         // Of the block for documentation (RFC 5737): on no machine.
         let nowhere = Ipv4Addr::new(192, 0, 2, 77);
         assert!(!has_address(&mut netlink, nowhere).expect("an answer"));
+        assert!(has_address(&mut netlink, Ipv4Addr::LOCALHOST).expect("an answer"));
         let mut looks = 3;
         let seen = watch(nowhere, Duration::ZERO, || {
             looks -= 1;
