@@ -9,14 +9,19 @@ import install
 import remote
 import report
 import state
+import topology
 
 
 def key(name: str, short: bool, ext4: bool, folder: str | None) -> str:
-    """Says what has to be the same for a trial's outcome to be worth something: its name and kind, programs and image."""
+    """Says what has to be the same for a trial's outcome to be worth something: its name and kind, programs,
+    units, image, and its own text."""
     programs = install.folder_of(folder)
+    files = [programs / program for program in sorted(install.PROGRAMS)] + sorted(install.SYSTEMD.glob("*.*"))
+    # What a trial expects is half of its outcome.
+    files += [topology.HERE / "trials" / f"{name.partition('.')[0]}.py", topology.HERE / "scenario.py"]
     digest = hashlib.sha256()
-    for program in sorted(install.PROGRAMS):
-        digest.update((programs / program).read_bytes() if (programs / program).is_file() else b"")
+    for file in files:
+        digest.update(file.read_bytes() if file.is_file() else b"")
     kind = f"{' short' if short else ''}{' ext4' if ext4 else ''}"
     image = "real machines" if remote.reach is not None else Path(state.load().image).name
     return f"{name}{kind} on {image} with {digest.hexdigest()[:16]}"
@@ -39,8 +44,8 @@ def load() -> dict[str, dict]:
     for line in text.splitlines():
         try:
             one = json.loads(line)
-            found[one.pop("key")] = one
-        except (ValueError, KeyError):
+            found[one["key"]] = {word: one[word] for word in ("seconds", "passed", "figures", "at")}
+        except (ValueError, KeyError, TypeError):
             continue
     return found
 
