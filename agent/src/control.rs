@@ -440,8 +440,14 @@ impl Control {
     }
 
     /// Leaving is a handover first. That may take longer than the service manager waits by itself, and it may be taken
-    /// back: then it must be known that the manager's patience ends in a kill.
+    /// back: then it must be known that the manager's patience ends in a kill. Where the serving fails, too, it leaves
+    /// after all.
     fn follow_stop(&mut self) {
+        if self.taken_back && self.controller.is_leaving() {
+            self.leaving = Some(self.clock.now());
+            self.ending = true;
+            self.taken_back = false;
+        }
         let Some(told_at) = self.leaving else {
             return;
         };

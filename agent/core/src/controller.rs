@@ -52,6 +52,8 @@ pub struct Controller {
     pub(crate) seen: Epoch,
     pub(crate) lan_up: bool,
     pub(crate) stop: Option<StopKind>,
+    /// A stop whose handover went back; taken up again where the serving fails, too.
+    pub(crate) stop_taken_back: Option<StopKind>,
     pub(crate) start: Start,
     pub(crate) takeover: Takeover,
     pub(crate) owner: Owner,
@@ -155,6 +157,7 @@ impl Controller {
             seen: epoch.max(owner.as_ref().map_or(Epoch(0), |owner| owner.epoch)),
             lan_up: true,
             stop: None,
+            stop_taken_back: None,
             start: Start::new(owner, owner_unreadable),
             takeover: Takeover::default(),
             owner: Owner::new(now),
@@ -238,7 +241,7 @@ impl Controller {
         self.why
     }
 
-    /// Told to leave the pair, and on its way; a handover that is taken back ends it.
+    /// Told to leave the pair, and on its way; a handover that is taken back ends it, until the serving fails, too.
     pub fn is_leaving(&self) -> bool {
         self.stop == Some(StopKind::Leave)
     }

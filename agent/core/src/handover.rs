@@ -7,7 +7,7 @@
 
 use crate::action::{Action, Entry, HaltReason, Lease, Outcome, Work};
 use crate::beat::{Ask, Blocker, Role};
-use crate::controller::{Controller, Request, StopKind, Wants, libc_errno};
+use crate::controller::{Controller, Request, Wants, libc_errno};
 use crate::disk_work::DiskWork;
 use crate::disks::{Disk, Verdict};
 use crate::ids::{DiskId, PoolId, RequestId};
@@ -164,16 +164,23 @@ impl Controller {
 
     /// Back to serving, while the disks were never offered.
     fn go_back(&mut self, now: Instant, edge: Edge, why: String) {
-        self.notice(
-            "HANDOVER_REVERTED",
-            Severity::Alarm,
-            format!("the handover is reverted: {why}"),
-        );
-        self.handover.failure = why;
-        self.handover.reverting = true;
-        self.stop = None;
+        self.take_back(why);
         self.takeover.again(now);
         self.go(now, edge);
+    }
+
+    /// Says why, and serves on though it was told to stop.
+    fn take_back(&mut self, why: String) {
+        let text = format!("the handover is reverted: {why}");
+        self.notice("HANDOVER_REVERTED", Severity::Alarm, text);
+        self.handover.failure = why;
+        self.handover.reverting = true;
+        self.stop_taken_back = self.stop.take().or(self.stop_taken_back);
+    }
+
+    /// Nothing is served that a stop which was taken back could cost.
+    pub(crate) fn take_up_stop(&mut self) {
+        self.stop = self.stop.or_else(|| self.stop_taken_back.take());
     }
 
     pub(crate) fn export_ended(&mut self, pool: PoolId, outcome: Outcome) {
@@ -263,13 +270,14 @@ impl Controller {
             self.cease(now, states::COMMITTED);
             return;
         }
-        if self.stop == Some(StopKind::Leave) && self.peer_can_take(now).is_err() {
+        let limit = self.handover.written_at + ms(self.config.timing.handover_ms);
+        // Whoever ends the daemon lets no service start any more: taking it all back would end in Failed.
+        if self.stop.is_some() && (self.peer_can_take(now).is_err() || now >= limit) {
             self.run(now, Job::RecordOther, Work::Record(Entry::Owned(None)));
             self.go(now, states::LEFT);
             return;
         }
         self.look_at_arbiters(now);
-        let limit = self.handover.written_at + ms(self.config.timing.handover_ms);
         self.wake_at(limit, "handover");
         if now >= limit {
             self.turn_back(
@@ -312,11 +320,7 @@ impl Controller {
 
     /// Rolls back to phase owner; only a majority that says so again leads back to the import.
     fn turn_back(&mut self, now: Instant, edge: Edge, why: &str) {
-        let text = format!("the handover is reverted: {why}");
-        self.notice("HANDOVER_REVERTED", Severity::Alarm, text);
-        self.handover.failure = why.to_owned();
-        self.handover.reverting = true;
-        self.stop = None;
+        self.take_back(why.to_owned());
         self.owner.set_phase(now, Phase::Owner);
         self.roll_everywhere(now);
         self.go(now, edge);

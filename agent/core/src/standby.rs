@@ -18,6 +18,7 @@ const TURN: Duration = ms(3000);
 
 impl Controller {
     pub(crate) fn poll_standby(&mut self, now: Instant) {
+        self.take_up_stop();
         if self.stop.is_some() {
             let edge = if self.state == State::Standby {
                 states::STOP_STANDBY

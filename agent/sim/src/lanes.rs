@@ -162,9 +162,13 @@ impl World {
         {
             self.land_own(node, usize::from(pool.0));
         }
+        let fate = match self.is_refused_by_init(node, work) {
+            true => Fate::Fails,
+            false => work.fate,
+        };
         let kernel = &mut self.machines[node as usize].kernel;
         let landed = &self.landed_writes;
-        let outcome = carry_out(kernel, &self.plan, landed, refusing, work.fate, &work.work);
+        let outcome = carry_out(kernel, &self.plan, landed, refusing, fate, &work.work);
         match &work.work {
             Work::Import { pool, .. } => {
                 kernel.importing[usize::from(pool.0)] = None;
@@ -175,6 +179,15 @@ impl World {
             _ => {}
         }
         outcome
+    }
+
+    /// systemd starts no unit that is ordered before a daemon which it ends.
+    fn is_refused_by_init(&self, node: Node, work: &LaneWork) -> bool {
+        let machine = &self.machines[node as usize];
+        let Work::StartServices(pools) = &work.work else {
+            return false;
+        };
+        machine.stopping.is_some() && work.fate != Fate::Void && !machine.kernel.services.has(pools)
     }
 
     /// Takes an answer to the daemon: at once, late, or never.

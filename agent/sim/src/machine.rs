@@ -60,6 +60,11 @@ impl Up {
         before.change_to(self)
     }
 
+    /// Those of no pool and of these pools are up.
+    pub(crate) fn has(&self, pools: &[PoolId]) -> bool {
+        self.common && pools.iter().all(|pool| self.of_pools[usize::from(pool.0)])
+    }
+
     fn change_to(&self, after: &Up) -> Change {
         match self.common == after.common && self.of_pools == after.of_pools {
             true => Change::AlreadySo,

@@ -499,3 +499,22 @@ fn the_service_manager_hears_of_life_of_a_long_stop_and_of_one_that_is_taken_bac
     single.signal(Signal::SIGTERM);
     assert_eq!(single.end(), Some(0));
 }
+
+/// As where systemd starts no unit any more for a daemon that it ends.
+#[test]
+fn a_stop_that_was_taken_back_is_taken_up_where_the_serving_fails_too() {
+    let mut single = Single::new();
+    let at = single.dir.path().display().to_string();
+    let neither = format!(
+        "[[services.hooks]]\nname = \"neither\"\nstart = [\"/bin/sh\", \"-c\", \"! [ -e {at}/fail ]\"]\n\
+         stop = [\"/bin/sh\", \"-c\", \"! [ -e {at}/fail ]\"]\n"
+    );
+    std::fs::write(&single.config, single.read("failoverd.toml") + &neither).expect("written");
+    let mut manager = Manager::start(&mut single);
+    manager.waits_for("STATUS=SINGLE (active)");
+    std::fs::write(single.path("fail"), "").expect("written");
+    single.signal(Signal::SIGTERM);
+    manager.waits_for("STATUS=ERROR (failed)");
+    std::fs::remove_file(single.path("fail")).expect("there");
+    assert_eq!(single.end(), Some(0));
+}

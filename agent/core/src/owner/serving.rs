@@ -112,6 +112,10 @@ impl Controller {
         if importing {
             return;
         }
+        let at = self.since + ms(self.config.timing.not_serving_ms);
+        if now >= at {
+            self.take_up_stop();
+        }
         let gives = self.stop.is_some() || self.peer_can_take(now).is_ok() && !self.is_disabled();
         // One that is overdue may bring its pool up yet: a peer that can't wait takes the disks by force.
         if gives && self.importing_pool().is_none() {
@@ -122,7 +126,6 @@ impl Controller {
             );
             return;
         }
-        let at = self.since + ms(self.config.timing.not_serving_ms);
         if now < at {
             self.wake_at(at, "retry");
         }

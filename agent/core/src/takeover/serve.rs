@@ -188,6 +188,7 @@ impl Controller {
             self.import_failed_until = None;
             self.handover.reverted = self.handover.reverting;
             self.handover.reverting = false;
+            self.stop_taken_back = None;
             self.owner
                 .announce_anew(now + ms(self.config.timing.announce_ms));
             self.go(now, states::SERVING);
