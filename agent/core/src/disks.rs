@@ -352,16 +352,34 @@ impl Disks {
             .any(|bits| Key::from_bits(*bits, self.pair).is_none())
     }
 
-    /// Whether a majority shows `node`'s key in phase `phase` as the holder.
+    /// Whether a majority shows `node`'s key in phase `phase` as the holder, and no disk a newer one of it: who handed
+    /// over, ended and came back takes the disks itself.
     pub fn shows(&self, node: Node, phase: Phase) -> bool {
+        let read = |disk: &&Disk| disk.look.is_some() && !disk.failed;
+        let keys = self.all.values().filter(read);
+        let keys = keys.flat_map(|disk| self.keys_of(disk));
+        let theirs = keys.filter(|key| key.node == node);
+        let newest = theirs.map(|key| key.epoch).max();
         let says = |disk: &Disk| {
-            let fresh = disk.look.is_some() && !disk.failed;
-            fresh.then(|| {
-                self.holder(disk)
-                    .is_some_and(|key| key.node == node && key.phase == phase)
+            read(&disk).then(|| {
+                self.holder(disk).is_some_and(|key| {
+                    key.node == node && key.phase == phase && Some(key.epoch) == newest
+                })
             })
         };
         self.verdict(says) == Verdict::Yes
+    }
+
+    /// Since when every disk that judges and can be read shows no key of the pair. Somebody may have wiped them: then
+    /// nothing says how long a silent owner's lease is.
+    pub fn blank_since(&self) -> Option<Instant> {
+        let by_arbiters = self.arbiters_readable();
+        let judges = |disk: &&Disk| !disk.failed && (!by_arbiters || self.is_arbiter(disk.id));
+        let read = self.all.values().filter(judges);
+        let read: Vec<&Disk> = read.filter(|disk| disk.look.is_some()).collect();
+        let blank = read.iter().all(|disk| self.keys_of(disk).is_empty());
+        let since = read.iter().filter_map(|disk| disk.unchanged_since).max();
+        since.filter(|_| blank)
     }
 
     /// Newest key that holds a majority, if one node's keys do.

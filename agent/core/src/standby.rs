@@ -318,7 +318,7 @@ impl Controller {
         if now < self.backoff_until || self.blockers(now) & !(Blocker::Lan as u16) != 0 {
             return;
         }
-        if self.is_our_turn(now, beat) {
+        if !self.peer_takes() && self.is_our_turn(now, beat) {
             self.take_over(now, states::ELECTED, Kind::Elected);
         }
     }

@@ -10,12 +10,12 @@ mod fence;
 mod serve;
 
 use crate::action::OwnerRecord;
-use crate::beat::Beat;
+use crate::beat::{Beat, Role};
 use crate::controller::Controller;
 use crate::disk_work::DiskWork;
 use crate::disks::Verdict;
 use crate::ids::{DiskId, PoolId};
-use crate::key::Phase;
+use crate::key::{Key, Phase};
 use crate::ops::Job;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
@@ -71,6 +71,8 @@ pub(crate) struct Takeover {
     /// Every arbiter key that it removed said handing-over: the old lease was ended before.
     lease_was_ended: bool,
     announce_from: Instant,
+    /// Since when no disk showed a key of the pair, where that was so.
+    blank_since: Option<Instant>,
     /// The disks must have been seen as ours since then before pools are imported.
     pub(crate) prove_from: Instant,
     /// Whether the owner record is written; `None` until it was asked for.
@@ -193,17 +195,21 @@ impl Controller {
         let from = self.takeover.surveyed_from;
         let limit = from + ms(2 * self.config.timing.disk_op_ms);
         self.reserve_epoch(now);
-        let peer = self.config.node.other();
         if self.sees_life(now) {
             self.go(now, states::SURVEY_ALIVE);
             return;
         }
         let read = match self.takeover.kind {
             Kind::Dead => Verdict::Yes,
-            Kind::Handover if self.disks.shows(peer, Phase::HandingOver) => Verdict::Yes,
-            Kind::Elected | Kind::Forced | Kind::Handover | Kind::Adopted => {
-                self.look_again(now, from)
+            Kind::Handover
+                if self
+                    .disks
+                    .shows(self.config.node.other(), Phase::HandingOver) =>
+            {
+                Verdict::Yes
             }
+            Kind::Handover => Verdict::Unknown,
+            Kind::Elected | Kind::Forced | Kind::Adopted => self.look_again(now, from),
         };
         if read == Verdict::Yes && self.reserved > self.seen {
             self.begin_fencing(now);
@@ -216,17 +222,40 @@ impl Controller {
         }
     }
 
-    /// The one that was dead lives, or the peer owns what nobody owned.
+    /// The one that was dead lives, the peer owns or takes what nobody owned, or what it handed over it has again.
     fn sees_life(&mut self, now: Instant) -> bool {
         match self.takeover.kind {
             Kind::Dead => !self.is_dead(now),
             Kind::Elected => {
                 let owns = |beat: &Beat| beat.role.owns();
                 let alive = self.peer.alive(now, ms(self.config.timing.dead_ms));
-                alive && self.peer.beat.as_ref().is_some_and(owns)
+                alive && self.peer.beat.as_ref().is_some_and(owns) || self.peer_takes()
             }
-            Kind::Handover | Kind::Forced | Kind::Adopted => false,
+            Kind::Handover => {
+                let peer = self.config.node.other();
+                let from = self.takeover.surveyed_from;
+                !self.disks.shows(peer, Phase::HandingOver)
+                    && self.look_again(now, from) == Verdict::Yes
+            }
+            Kind::Forced | Kind::Adopted => false,
         }
+    }
+
+    /// An arbiter shows a key that the peer's present run chose after its last beat.
+    pub(crate) fn peer_takes(&self) -> bool {
+        let Some(beat) = &self.peer.beat else {
+            return false;
+        };
+        let later = |key: Key| {
+            let epoch = key.epoch.expand(self.seen);
+            let same_run = key.node == beat.node && key.incarnation == beat.incarnation;
+            same_run && epoch.is_some_and(|epoch| epoch > beat.epoch)
+        };
+        let ids = self.disks.arbiter_ids();
+        let arbiters = ids.iter().filter_map(|id| self.disks.all.get(id));
+        arbiters
+            .flat_map(|disk| self.disks.keys_of(disk))
+            .any(later)
     }
 
     fn look_again(&mut self, now: Instant, from: Instant) -> Verdict {
@@ -256,6 +285,7 @@ impl Controller {
         self.owner.begin(now);
         self.takeover.lease_was_ended = self.takeover.kind == Kind::Handover;
         self.takeover.announce_from = self.first_announcement();
+        self.takeover.blank_since = self.disks.blank_since();
         self.takeover.marks.push(("fence", now));
         for disk in self.disks.all.values_mut() {
             disk.ours = None;
@@ -286,5 +316,16 @@ impl Controller {
             .unwrap_or(self.started)
             .max(self.started)
             + lease
+    }
+
+    /// When the longest lease must have lapsed that keys which are gone may have proved (decision 0023). A peer that is
+    /// heard says that it has none.
+    pub(crate) fn blank_until(&self, now: Instant) -> Option<Instant> {
+        let timing = &self.config.timing;
+        let free = |beat: &Beat| matches!(beat.role, Role::Electing | Role::Standby);
+        let alive = self.peer.alive(now, ms(timing.dead_ms));
+        let said = !self.config.has_peer || alive && self.peer.beat.as_ref().is_some_and(free);
+        let blank = self.takeover.blank_since.filter(|_| !said)?;
+        Some(blank + ms(timing.slow_lease_ms + timing.lease_slack_ms))
     }
 }

@@ -21,6 +21,10 @@ const SEEDS: &[(u64, &str)] = &[
         "an import with what was left of the won disks, fewer than half",
     ),
     (
+        12_719,
+        "a stop that was taken back was forgotten, and no service started any more",
+    ),
+    (
         14_038,
         "a repair that ended after the handover was kept by the standby",
     ),
@@ -28,6 +32,14 @@ const SEEDS: &[(u64, &str)] = &[
     (
         18_156,
         "beats slower than a stall: every idle pause counted as one",
+    ),
+    (
+        18_370,
+        "elected on the last beat of a peer whose keys were on the arbiters already",
+    ),
+    (
+        26_252,
+        "a handover taken up although its controller took the disks again",
     ),
     (31_171, "an import on a majority that was gone meanwhile"),
     (
@@ -49,10 +61,12 @@ const SEEDS: &[(u64, &str)] = &[
         57_265,
         "a slow sweep ended in an import after the peer had taken everything",
     ),
+    (62_398, "the wait for a taker turned without rest"),
     (
         62_524,
         "a loser's key of the owner's own epoch was never taken back",
     ),
+    (69_939, "wiped keys, and a frozen owner's long lease"),
     (
         74_160,
         "the answer to an offer stayed on a disk that is no arbiter any more",
@@ -72,6 +86,14 @@ const SEEDS: &[(u64, &str)] = &[
     (
         86_166,
         "a candidate key of an earlier run of the standby stayed on a disk",
+    ),
+    (
+        88_020,
+        "a disk that was never looked at was rolled, and so never looked at",
+    ),
+    (
+        95_827,
+        "dead by looks from before it yielded, while the owner had begun to roll",
     ),
     (
         97_266,

@@ -182,8 +182,8 @@ impl Controller {
                 continue;
             };
             // A roll says that the key is ours; what else is on the disk only a look says.
-            let looked = disk.look.as_ref().map_or(now, |(asked, _)| *asked);
-            let latest = looked + ms(self.config.timing.verify_ms);
+            let verify = ms(self.config.timing.verify_ms);
+            let latest = disk.look.as_ref().map_or(now, |(asked, _)| *asked + verify);
             if self.owner.phase != Phase::Offering {
                 let later = now + ms(self.config.timing.disk_beat_ms);
                 disk.look_at = disk.look_at.max(latest.min(later));

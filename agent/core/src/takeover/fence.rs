@@ -487,6 +487,10 @@ impl Controller {
             self.wake_at(limit, "yield");
             return;
         }
+        // The keys weren't watched meanwhile: they may have moved and rested again.
+        for disk in self.disks.all.values_mut() {
+            disk.unchanged_since = None;
+        }
         self.go(now, states::YIELDED);
     }
 }

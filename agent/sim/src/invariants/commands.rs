@@ -164,10 +164,10 @@ impl World {
             | DiskOutcome::LostRace(Some(survey)) => Some(survey),
             _ => None,
         };
-        if matches!(task.kind, TaskKind::Look) && survey.is_some() {
-            self.ledger.looked[at][task.disk] = task.issued;
-        }
         if let Some(survey) = survey {
+            // Whoever lost a race has read the disk after it, too.
+            let looked = &mut self.ledger.looked[at][task.disk];
+            *looked = task.issued.max(*looked);
             let ring = &mut self.ledger.surveys[at][task.disk];
             if ring.back() != Some(&survey.keys) {
                 if ring.len() == SURVEYS_MAX {

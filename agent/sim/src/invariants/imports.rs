@@ -59,15 +59,21 @@ impl World {
         }
     }
 
-    /// A host that isn't of the pair took these disks: no reservation of ours keeps anybody from them. With a jury among
-    /// them the memory of past epochs is gone.
+    /// A host that isn't of the pair took these disks: no reservation of ours keeps anybody from them. With a jury in its
+    /// hands the memory of past epochs is gone.
     pub(crate) fn no_longer_fenced(&mut self, disks: u8) {
         for import in self.ledger.imports.iter_mut().flatten() {
             import.disks &= !disks;
         }
-        if self.is_a_jury(disks) {
+        if self.is_a_jury(self.tampered()) {
             self.keys_are_gone();
         }
+    }
+
+    /// Disks that another host took and no controller has taken since.
+    fn tampered(&self) -> u8 {
+        let bays = self.bays.iter().enumerate();
+        bays.fold(0, |bits, (disk, bay)| bits | u8::from(bay.tampered) << disk)
     }
 
     /// A majority of some arbiter list is among these disks.
@@ -98,9 +104,7 @@ impl World {
             );
         }
         // With a jury in another host's hands nobody can see this epoch.
-        let tampered = self.bays.iter().enumerate();
-        let tampered = tampered.fold(0, |bits, (disk, bay)| bits | u8::from(bay.tampered) << disk);
-        if !self.is_a_jury(tampered) {
+        if !self.is_a_jury(self.tampered()) {
             self.ledger.import_epochs[node as usize] = own.max(epoch);
         }
     }
