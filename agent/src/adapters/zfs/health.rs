@@ -1,12 +1,13 @@
 //! Pools that are served and not well: told of, in a thread of its own.
 //!
 //! ```text
-//!   each 5 s: the kernel's word (`/proc/spl/kstat/zfs/NAME/state`) ── ONLINE ──▶ nothing, or POOL_WHOLE
+//!   each 5 s: the kernel's word (`/proc/spl/kstat/zfs/NAME/state`)
 //!        ├── SUSPENDED ──▶ POOL_SUSPENDED, and no program: it would hang
-//!        └── anything else ──▶ `zpool status`, each minute: which devices ──▶ POOL_DEGRADED, when they are others
+//!        └── a new one, and each minute ──▶ `zpool status`: which devices ──▶ POOL_DEGRADED or POOL_WHOLE, when they are others
 //! ```
 //!
-//! While a pool is whole no program runs, and none of these keeps an export from running its own.
+//! OpenZFS 2.4 goes on calling a raidz pool ONLINE whose disks it has faulted one by one, so that its word alone isn't enough.
+//! None of these programs keeps an export from running its own.
 
 use super::kernel::{SUSPENDED, Seen};
 use super::{Member, ZfsPools};
@@ -15,21 +16,22 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Interval at which a pool that stays unwell is asked about by a program.
+/// Interval at which a program is asked about the devices of a pool whose state stays the same.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// The longest that such a program takes.
 const ASK_LONGEST: Duration = Duration::from_secs(5);
 const ONLINE: &str = "ONLINE";
 
-/// What was told of the pools that aren't well, by their places.
+/// What is known of the pools that are served, by their places.
 #[derive(Debug, Default)]
-pub(super) struct Told(BTreeMap<usize, Unwell>);
+pub(super) struct Told(BTreeMap<usize, Known>);
 
 #[derive(Debug)]
-struct Unwell {
+struct Known {
     state: String,
+    /// Those that don't work.
     devices: Vec<String>,
-    asked: Option<Instant>,
+    asked: Instant,
 }
 
 /// Something to tell.
@@ -71,43 +73,45 @@ impl ZfsPools {
             return None;
         }
         let name = &one.pool.name;
-        if state == ONLINE {
-            let was = told.0.remove(&place)?;
-            let text = format!("pool {name}: ONLINE again; it was {}", was.state);
-            return Some(Alarm::Whole(text));
-        }
-        let unwell = told.0.entry(place).or_insert_with(|| Unwell {
-            state: String::new(),
+        let known = told.0.entry(place).or_insert_with(|| Known {
+            state: ONLINE.to_owned(),
             devices: Vec::new(),
-            asked: None,
+            asked: now,
         });
-        let is_new = unwell.state != state;
-        unwell.state.clone_from(&state);
+        let was = std::mem::replace(&mut known.state, state.clone());
+        let is_new = was != state;
         if state == SUSPENDED {
-            unwell.devices.clear();
-            unwell.asked = None;
+            known.devices.clear();
             return is_new.then(|| {
                 Alarm::Suspended(format!(
                     "pool {name}: SUSPENDED: its disks are gone or refuse its writes, and whatever waits for it hangs"
                 ))
             });
         }
-        if !is_new && unwell.asked.is_some_and(|at| now < at + ASK_AGAIN) {
+        if !is_new && now < known.asked + ASK_AGAIN {
             return None;
         }
-        unwell.asked = Some(now);
+        known.asked = now;
         let devices = match self.status(&one.health, name, now + ASK_LONGEST) {
             Ok(status) => status.not_online(),
-            // Not told again because the program failed: the state is what counts.
+            // Not told because the program failed: the state is what counts.
             Err(_) if !is_new => return None,
+            Err(_) if state == ONLINE => Vec::new(),
             Err(why) => vec![why],
         };
-        if !is_new && devices == unwell.devices {
-            return None;
+        let before = std::mem::replace(&mut known.devices, devices);
+        let same = !is_new && before == known.devices;
+        let list = known.devices.join(", ");
+        match state == ONLINE && list.is_empty() {
+            _ if same => None,
+            false => Some(Alarm::Degraded(format!("pool {name}: {state}: {list}"))),
+            true if is_new => Some(Alarm::Whole(format!(
+                "pool {name}: ONLINE again; it was {was}"
+            ))),
+            true => Some(Alarm::Whole(format!(
+                "pool {name}: all its devices are ONLINE again"
+            ))),
         }
-        let list = devices.join(", ");
-        unwell.devices = devices;
-        Some(Alarm::Degraded(format!("pool {name}: {state}: {list}")))
     }
 }
 

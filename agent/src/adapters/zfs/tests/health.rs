@@ -35,7 +35,7 @@ impl Served {
 
     /// What `zpool status` shall show as not working.
     fn devices(&self, devices: &str) {
-        let head = "  pool: tank\n state: DEGRADED\nconfig:\n\n\tNAME STATE READ WRITE CKSUM\n\ttank DEGRADED 0 0 0\n";
+        let head = "  pool: tank\n state: ONLINE\nconfig:\n\n\tNAME STATE READ WRITE CKSUM\n\ttank ONLINE 0 0 0\n";
         self.machine.write(
             "status",
             &format!("{head}{devices}\nerrors: No known data errors\n"),
@@ -72,9 +72,29 @@ fn a_degraded_pool_is_told_of_with_its_devices_and_again_when_they_are_others() 
     assert_eq!(served.look("DEGRADED", 5), None);
     let text = degraded(served.look("DEGRADED", 60));
     assert!(text.contains("sdd1 is UNAVAIL"), "{text}");
+    served.devices("");
     let whole = served.look("ONLINE", 5);
     assert!(matches!(whole, Some(Alarm::Whole(text)) if text.contains("it was DEGRADED")));
     assert_eq!(served.look("ONLINE", 5), None);
+}
+
+/// As OpenZFS 2.4 says it where two disks of a raidz2 fail every read and write.
+#[test]
+fn faulted_devices_are_told_of_though_the_pool_is_online() {
+    let mut served = Served::new();
+    served.devices("\t  sdc1 FAULTED 3 138 0\n");
+    assert_eq!(served.look("ONLINE", 5), None);
+    assert_eq!(served.look("ONLINE", 55), None);
+    let text = degraded(served.look("ONLINE", 5));
+    assert!(
+        text.contains("pool tank: ONLINE: device sdc1 is FAULTED"),
+        "{text}"
+    );
+    assert_eq!(served.look("ONLINE", 60), None, "the same devices");
+    served.devices("");
+    let whole = served.look("ONLINE", 60);
+    assert!(matches!(whole, Some(Alarm::Whole(text)) if text.contains("all its devices")));
+    assert_eq!(served.look("ONLINE", 60), None);
 }
 
 #[test]
