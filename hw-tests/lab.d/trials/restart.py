@@ -76,17 +76,18 @@ def unmoved(check: Check, scene: scenario.Scene, label: str, quiet_s: float, act
 
 def _reboot(check: Check, scene: scenario.Scene) -> None:
     old, heir = scene.master, scene.standby
-    before = _last(heir)
+    before = {one.name: _last(one) for one in (old, heir)}
     scene.mark(f"{old.name} is rebooted")
     remote.run(old, "systemctl --no-block reboot")
     scene.taken_over(heir, REBOOT_S_MAX)
-    told = [record["why"] for record in pair.history(heir) if record["seq"] > before]
+    told = [record["why"] for record in pair.history(heir) if record["seq"] > before[heir.name]]
     check.that(f"{heir.name} took over a handover, not a death", not any("dead" in why for why in told), told)
     took = pair.wait_for_boot(old, scene.boots[old.name], REBOOT_S_MAX)
     print(f"  {old.name} is in another boot after {took:.1f} s")
     scene.boots[old.name] = pair.boot_id(old)
     scene.back_as_standby(old)
-    said = [record["why"] for record in pair.history(old) if "reset itself" in record["why"]]
+    said = [record["why"] for record in pair.history(old) if record["seq"] > before[old.name]]
+    said = [why for why in said if "reset itself" in why]
     check.that(f"{old.name} did not reset itself", not said, said)
 
 
