@@ -370,18 +370,6 @@ impl Disks {
         self.verdict(says) == Verdict::Yes
     }
 
-    /// Since when every disk that judges and can be read shows no key of the pair. Somebody may have wiped them: then
-    /// nothing says how long a silent owner's lease is.
-    pub fn blank_since(&self) -> Option<Instant> {
-        let by_arbiters = self.arbiters_readable();
-        let judges = |disk: &&Disk| !disk.failed && (!by_arbiters || self.is_arbiter(disk.id));
-        let read = self.all.values().filter(judges);
-        let read: Vec<&Disk> = read.filter(|disk| disk.look.is_some()).collect();
-        let blank = read.iter().all(|disk| self.keys_of(disk).is_empty());
-        let since = read.iter().filter_map(|disk| disk.unchanged_since).max();
-        since.filter(|_| blank)
-    }
-
     /// Newest key that holds a majority, if one node's keys do.
     pub fn owner(&self) -> Option<Key> {
         for node in [Node::A, Node::B] {

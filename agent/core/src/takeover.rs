@@ -10,7 +10,7 @@ mod fence;
 mod serve;
 
 use crate::action::OwnerRecord;
-use crate::beat::{Beat, Role};
+use crate::beat::Beat;
 use crate::controller::Controller;
 use crate::disk_work::DiskWork;
 use crate::disks::Verdict;
@@ -71,8 +71,6 @@ pub(crate) struct Takeover {
     /// Every arbiter key that it removed said handing-over: the old lease was ended before.
     lease_was_ended: bool,
     announce_from: Instant,
-    /// Since when no disk showed a key of the pair, where that was so.
-    blank_since: Option<Instant>,
     /// The disks must have been seen as ours since then before pools are imported.
     pub(crate) prove_from: Instant,
     /// Whether the owner record is written; `None` until it was asked for.
@@ -285,7 +283,6 @@ impl Controller {
         self.owner.begin(now);
         self.takeover.lease_was_ended = self.takeover.kind == Kind::Handover;
         self.takeover.announce_from = self.first_announcement();
-        self.takeover.blank_since = self.disks.blank_since();
         self.takeover.marks.push(("fence", now));
         for disk in self.disks.all.values_mut() {
             disk.ours = None;
@@ -316,16 +313,5 @@ impl Controller {
             .unwrap_or(self.started)
             .max(self.started)
             + lease
-    }
-
-    /// When the longest lease must have lapsed that keys which are gone may have proved (decision 0023). A peer that is
-    /// heard says that it has none.
-    pub(crate) fn blank_until(&self, now: Instant) -> Option<Instant> {
-        let timing = &self.config.timing;
-        let free = |beat: &Beat| matches!(beat.role, Role::Electing | Role::Standby);
-        let alive = self.peer.alive(now, ms(timing.dead_ms));
-        let said = !self.config.has_peer || alive && self.peer.beat.as_ref().is_some_and(free);
-        let blank = self.takeover.blank_since.filter(|_| !said)?;
-        Some(blank + ms(timing.slow_lease_ms + timing.lease_slack_ms))
     }
 }

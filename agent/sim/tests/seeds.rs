@@ -66,7 +66,6 @@ const SEEDS: &[(u64, &str)] = &[
         62_524,
         "a loser's key of the owner's own epoch was never taken back",
     ),
-    (69_939, "wiped keys, and a frozen owner's long lease"),
     (
         74_160,
         "the answer to an offer stayed on a disk that is no arbiter any more",

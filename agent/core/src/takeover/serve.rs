@@ -144,7 +144,6 @@ impl Controller {
             }
         }
         let from = self.takeover.announce_from;
-        let from = from.max(self.blank_until(now).unwrap_or(from));
         if !self.takeover.lease_was_ended && now < from {
             self.wake_at(from, "the old lease");
             return;
