@@ -17,6 +17,7 @@ pub mod ids;
 pub mod key;
 mod link_alarms;
 mod ops;
+mod own_beat;
 mod owner;
 pub mod peer;
 pub mod perform;
