@@ -356,15 +356,14 @@ impl Disks {
     /// over, ended and came back takes the disks itself.
     pub fn shows(&self, node: Node, phase: Phase) -> bool {
         let read = |disk: &&Disk| disk.look.is_some() && !disk.failed;
-        let keys = self.all.values().filter(read);
-        let keys = keys.flat_map(|disk| self.keys_of(disk));
-        let theirs = keys.filter(|key| key.node == node);
-        let newest = theirs.map(|key| key.epoch).max();
+        let all = self.all.values().filter(read);
+        let keys = all.flat_map(|disk| self.keys_of(disk));
+        let theirs: Vec<Key> = keys.filter(|key| key.node == node).collect();
+        let newest = |one: &Key| !theirs.iter().any(|key| key.epoch.is_after(one.epoch));
         let says = |disk: &Disk| {
             read(&disk).then(|| {
-                self.holder(disk).is_some_and(|key| {
-                    key.node == node && key.phase == phase && Some(key.epoch) == newest
-                })
+                self.holder(disk)
+                    .is_some_and(|key| key.node == node && key.phase == phase && newest(&key))
             })
         };
         self.verdict(says) == Verdict::Yes
@@ -391,6 +390,7 @@ impl Disks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::EpochBits;
 
     fn disks(count: u64) -> Disks {
         let config: Vec<DiskConfig> = (1..=count)
@@ -412,6 +412,52 @@ mod tests {
             Verdict::No,
             "the other five have no say"
         );
+    }
+
+    /// With these holders in phase and epoch, is it on offer?
+    fn on_offer(holders: [(Phase, u32); 3]) -> bool {
+        let mut disks = disks(3);
+        for (id, (phase, epoch)) in (1..).zip(holders) {
+            let key = Key {
+                pair: 7,
+                node: Node::B,
+                held: false,
+                phase,
+                incarnation: 1,
+                epoch: EpochBits(epoch),
+                beat: 0,
+            };
+            let survey = Survey {
+                generation: 1,
+                keys: vec![key.to_bits()],
+                holder: Some(key.to_bits()),
+                wero: true,
+            };
+            disks.looked(DiskId(id), Instant::default(), Instant::default(), survey);
+        }
+        disks.shows(Node::B, Phase::HandingOver)
+    }
+
+    #[test]
+    fn a_handover_counts_while_no_disk_shows_a_newer_key_of_its_controller() {
+        use Phase::{Candidate, HandingOver, Owner};
+        assert!(on_offer([(HandingOver, 3), (HandingOver, 3), (Owner, 3)]));
+        assert!(!on_offer([
+            (Candidate, 5),
+            (HandingOver, 3),
+            (HandingOver, 3)
+        ]));
+        let (last, first) = (0xf_ffff, 0);
+        assert!(on_offer([
+            (HandingOver, first),
+            (HandingOver, first),
+            (Owner, last)
+        ]));
+        assert!(!on_offer([
+            (HandingOver, last),
+            (HandingOver, last),
+            (Candidate, first)
+        ]));
     }
 
     #[test]

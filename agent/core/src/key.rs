@@ -72,7 +72,7 @@ impl Phase {
 }
 
 /// A registration key of this product, decoded.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key {
     /// 16 bits of the pair id.
     pub pair: u16,
@@ -161,13 +161,20 @@ impl fmt::Debug for Key {
 }
 
 /// The 20 bits of an epoch that fit into a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// No order by its bits: they wrap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EpochBits(pub u32);
 
 impl EpochBits {
     /// The bits of a full epoch.
     pub const fn of(epoch: Epoch) -> EpochBits {
         EpochBits(epoch.0 as u32 & EPOCH_MASK)
+    }
+
+    /// Whether it is a later epoch, by serial-number arithmetic (RFC 1982 section 3.2).
+    pub fn is_after(self, other: EpochBits) -> bool {
+        let ahead = self.0.wrapping_sub(other.0) & EPOCH_MASK;
+        ahead != 0 && ahead < 1_u32 << (EPOCH_BITS - 1)
     }
 
     /// The full epoch nearest to `reference` that has these bits, by serial-number arithmetic (RFC 1982 section 3.2);

@@ -183,8 +183,13 @@ impl Controller {
 
     /// The owner wrote handing-over, and an epoch is durable to take the disks with.
     fn is_handed_to_us(&self) -> bool {
-        let peer = self.config.node.other();
-        self.reserved > self.seen && self.disks.shows(peer, Phase::HandingOver)
+        self.reserved > self.seen && self.peer_hands_over()
+    }
+
+    /// The peer's newest keys say so on a majority.
+    pub(crate) fn peer_hands_over(&self) -> bool {
+        self.disks
+            .shows(self.config.node.other(), Phase::HandingOver)
     }
 
     /// Whether the rules for disabled failover (protocol.md section 7) let this controller take from a silent owner.

@@ -15,7 +15,7 @@ use crate::controller::Controller;
 use crate::disk_work::DiskWork;
 use crate::disks::Verdict;
 use crate::ids::{DiskId, PoolId};
-use crate::key::{Key, Phase};
+use crate::key::Key;
 use crate::ops::Job;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
@@ -199,13 +199,7 @@ impl Controller {
         }
         let read = match self.takeover.kind {
             Kind::Dead => Verdict::Yes,
-            Kind::Handover
-                if self
-                    .disks
-                    .shows(self.config.node.other(), Phase::HandingOver) =>
-            {
-                Verdict::Yes
-            }
+            Kind::Handover if self.peer_hands_over() => Verdict::Yes,
             Kind::Handover => Verdict::Unknown,
             Kind::Elected | Kind::Forced | Kind::Adopted => self.look_again(now, from),
         };
@@ -230,10 +224,8 @@ impl Controller {
                 alive && self.peer.beat.as_ref().is_some_and(owns) || self.peer_takes()
             }
             Kind::Handover => {
-                let peer = self.config.node.other();
                 let from = self.takeover.surveyed_from;
-                !self.disks.shows(peer, Phase::HandingOver)
-                    && self.look_again(now, from) == Verdict::Yes
+                !self.peer_hands_over() && self.look_again(now, from) == Verdict::Yes
             }
             Kind::Forced | Kind::Adopted => false,
         }

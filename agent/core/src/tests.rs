@@ -4,9 +4,10 @@ use crate::action::{Action, HaltReason, Outcome, Restored};
 use crate::beat::{ArbiterList, Beat, Role};
 use crate::config::{CoreConfig, DiskConfig, PoolConfig, Timing};
 use crate::controller::Controller;
+use crate::disk_work::Survey;
 use crate::event::{Command, Event};
 use crate::ids::{DiskId, Epoch, LinkId, Node, OpId, PoolId, RequestId, Session};
-use crate::key::Phase;
+use crate::key::{Key, Phase};
 use crate::settings::{Settings, SettingsChange};
 use crate::states::{EDGES, State};
 use crate::time::{Instant, ms};
@@ -209,6 +210,31 @@ fn the_picture_of_the_states_is_up_to_date() {
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/states.md"),
         &page,
     );
+}
+
+/// Both elect, the links go, and the peer has its key on an arbiter already.
+#[test]
+fn a_key_of_the_peers_present_run_outweighs_its_older_beat() {
+    let (mut controller, now) = controller_in(State::Electing);
+    controller.peer.beat = Some(beat(Role::Electing, 4));
+    let mut shows = |incarnation, epoch| {
+        let key = Key {
+            node: Node::B,
+            incarnation,
+            ..controller.key(Phase::Candidate, Epoch(epoch))
+        };
+        let survey = Survey {
+            generation: 1,
+            keys: vec![key.to_bits()],
+            holder: None,
+            wero: true,
+        };
+        controller.disks.looked(DiskId(1), now, now, survey);
+        controller.peer_takes()
+    };
+    assert!(shows(1, 6), "taken after its last beat");
+    assert!(!shows(1, 4), "it was electing with this key there");
+    assert!(!shows(2, 6), "of another run");
 }
 
 /// However long the import and the services of a restarted daemon take, its addresses stay up: nothing renews a plain lease
