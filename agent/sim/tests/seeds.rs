@@ -34,10 +34,6 @@ const SEEDS: &[(u64, &str)] = &[
         "beats slower than a stall: every idle pause counted as one",
     ),
     (
-        18_370,
-        "elected on the last beat of a peer whose keys were on the arbiters already",
-    ),
-    (
         26_252,
         "a handover taken up although its controller took the disks again",
     ),

@@ -63,8 +63,14 @@ impl Single {
     }
 
     fn end(&mut self) -> Option<i32> {
-        let mut child = self.child.take().expect("runs");
-        child.wait().expect("ends").code()
+        let child = self.child.as_mut().expect("runs");
+        let mut ended = None;
+        wait_for("the daemon ends", || {
+            ended = child.try_wait().expect("waited for");
+            ended.is_some()
+        });
+        self.child = None;
+        ended.expect("ended").code()
     }
 
     fn path(&self, name: &str) -> PathBuf {
