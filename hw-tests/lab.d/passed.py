@@ -14,11 +14,12 @@ import topology
 
 def key(name: str, short: bool, ext4: bool, folder: str | None) -> str:
     """Says what has to be the same for a trial's outcome to be worth something: its name and kind, programs,
-    units, image, and its own text."""
+    units, image, how the machines are started, and its own text."""
     programs = install.folder_of(folder)
     files = [programs / program for program in sorted(install.PROGRAMS)] + sorted(install.SYSTEMD.glob("*.*"))
     # What a trial expects is half of its outcome.
     files += [topology.HERE / "trials" / f"{name.partition('.')[0]}.py", topology.HERE / "scenario.py"]
+    files += [topology.HERE / "machine.py"]
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes() if file.is_file() else b"")
