@@ -112,8 +112,14 @@ impl Controller {
         ms(window)
     }
 
-    /// The disk shows the same keys since long enough before its last look.
-    fn disk_is_silent(&self, disk: &Disk, window: Duration) -> Option<bool> {
+    /// The disk shows the same keys since long enough before its last look. Where the next one is overdue that is old: the
+    /// owner may have rolled meanwhile.
+    fn disk_is_silent(&self, now: Instant, disk: &Disk, window: Duration) -> Option<bool> {
+        let next = disk.busy.and_then(|op| self.ops.get(&op));
+        let overdue = ms(self.config.timing.disk_op_ms);
+        if next.is_some_and(|next| now.since(next.asked) > overdue) {
+            return None;
+        }
         let (asked, _) = disk.look.as_ref().filter(|_| !disk.failed)?;
         let since = disk.unchanged_since?;
         let since = since.max(self.peer.echo_sent.unwrap_or(since));
@@ -138,7 +144,9 @@ impl Controller {
             return false;
         }
         let window = self.silent_window();
-        self.disks.verdict(|disk| self.disk_is_silent(disk, window)) == Verdict::Yes
+        self.disks
+            .verdict(|disk| self.disk_is_silent(now, disk, window))
+            == Verdict::Yes
     }
 
     fn peer_is_silent(&mut self, now: Instant) {
