@@ -23,7 +23,8 @@ impl World {
         if !already && !refused {
             self.ledger.imports[pool] = Some(Import {
                 node,
-                disks: of_pool & won,
+                // What another host took since it was won keeps nobody from writing.
+                disks: of_pool & won & !self.tampered(),
             });
         }
     }
