@@ -108,10 +108,7 @@ mod tests {
             beat: 0,
         };
         let now = Instant::now();
-        let work = DiskWork::Take {
-            key,
-            surveyed: Survey::default(),
-        };
+        let work = DiskWork::take(key, Survey::default());
         ledger.note(disk, &work, &DiskOutcome::Taken, now);
         let work = DiskWork::Roll {
             from: key,

@@ -40,6 +40,8 @@ pub struct Controller {
     pub(crate) since: Instant,
     pub(crate) why: &'static str,
     pub(crate) started: Instant,
+    /// When disks were taken that told of no lease, and the peer had not been in touch for long.
+    pub(crate) took_blank_at: Option<Instant>,
     pub(crate) peer: Peer,
     pub(crate) disks: Disks,
     pub(crate) settings: Settings,
@@ -146,6 +148,7 @@ impl Controller {
             since: now,
             why: "the daemon started",
             started: now,
+            took_blank_at: None,
             peer: Peer::new(config.links),
             disks,
             settings: settings.unwrap_or_default(),

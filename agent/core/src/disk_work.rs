@@ -10,6 +10,7 @@
 use crate::ids::PathId;
 use crate::key::{Key, Phase};
 use crate::pr::{PrCommand, PrError, PrReply};
+use crate::time::Instant;
 use serde::{Deserialize, Serialize};
 
 /// Retries of one command after unit attentions. A path tells each kind once, one for each command: power-on or reset,
@@ -30,6 +31,9 @@ pub enum DiskWork {
         key: Key,
         /// What was seen; a key that isn't in it is a lost race.
         surveyed: Survey,
+        /// From then on nothing more of it is sent: it registers from nothing, and an owner may do that only while its
+        /// proof keeps a taker away.
+        until: Option<Instant>,
     },
     /// REGISTER on every path, naming the old key.
     Roll {
@@ -56,6 +60,29 @@ pub enum DiskWork {
         /// Keys to remove.
         victims: Vec<u64>,
     },
+}
+
+impl DiskWork {
+    /// A take that waits for nobody's proof.
+    pub fn take(key: Key, surveyed: Survey) -> DiskWork {
+        DiskWork::Take {
+            key,
+            surveyed,
+            until: None,
+        }
+    }
+
+    /// From then on nothing more of it is sent.
+    pub fn until(&self) -> Option<Instant> {
+        match self {
+            DiskWork::Take { until, .. } => *until,
+            DiskWork::Survey
+            | DiskWork::Roll { .. }
+            | DiskWork::Leave { .. }
+            | DiskWork::Answer { .. }
+            | DiskWork::Expel { .. } => None,
+        }
+    }
 }
 
 /// The keys of a disk at one moment.
@@ -507,7 +534,7 @@ impl DiskTask {
                 DiskStep::Done(DiskOutcome::Unreachable(self.last_error.clone()))
             }
             DiskWork::Leave { .. } => DiskStep::Done(DiskOutcome::Left),
-            DiskWork::Take { key, surveyed } => {
+            DiskWork::Take { key, surveyed, .. } => {
                 let own_node = |bits: &&u64| {
                     Key::from_bits(**bits, key.pair).is_some_and(|k| k.node == key.node)
                 };
@@ -525,7 +552,7 @@ impl DiskTask {
 
     /// The holder's key first, then each other surveyed key that is still there.
     fn preempt_surveyed(&mut self) -> DiskStep {
-        let DiskWork::Take { key, surveyed } = &self.work else {
+        let DiskWork::Take { key, surveyed, .. } = &self.work else {
             unreachable!("only taking preempts")
         };
         let own = key.to_bits();

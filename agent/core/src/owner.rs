@@ -48,6 +48,10 @@ pub(crate) struct Owner {
     alone_since: Instant,
     repair: Option<Epoch>,
     repair_at: Instant,
+    /// Nothing of the last repair is sent from then on.
+    pub(crate) repair_until: Instant,
+    /// A pool was given to an import: this machine may have writes for its disks.
+    pub(crate) has_imported: bool,
     lan_down_since: Option<Instant>,
     restart_exit: Option<Instant>,
     /// The keys that it adopted promise a long lease, which the kernel may still hold.
@@ -73,6 +77,8 @@ impl Owner {
             alone_since: now,
             repair: None,
             repair_at: now,
+            repair_until: now,
+            has_imported: false,
             lan_down_since: None,
             restart_exit: None,
             inherited: false,
@@ -102,6 +108,7 @@ impl Owner {
         *self = Owner {
             beat: beat.wrapping_add(2048) & 0xfff,
             roll_all_once: true,
+            has_imported: true,
             ..Owner::new(now)
         };
         self.won(now);

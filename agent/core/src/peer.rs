@@ -3,7 +3,7 @@
 //! A run of the peer counts only after it echoed a recent beat of this very run of ours: a recorded beat of an
 //! earlier run can't do that, so a replay is never taken for life.
 
-use crate::beat::{Beat, Echo};
+use crate::beat::{Beat, Echo, Role};
 use crate::ids::{LinkId, Session};
 use crate::time::Instant;
 use std::time::Duration;
@@ -49,7 +49,10 @@ pub struct Peer {
     pub echo_received: Option<Instant>,
     /// When the newest beat that it echoed was sent.
     pub echo_proof: Option<Instant>,
-    /// Its number.
+    /// When the newest beat was sent that it echoed in a role without a long lease: it holds none until it has been
+    /// alone for `alone_after_ms`.
+    pub plain_at: Option<Instant>,
+    /// Number of the newest beat that it echoed.
     pub echo_seq: u64,
     /// When we last sent an echo that it hadn't had before.
     pub echo_sent: Option<Instant>,
@@ -74,6 +77,7 @@ impl Peer {
             heard: None,
             echo_received: None,
             echo_proof: None,
+            plain_at: None,
             echo_seq: 0,
             echo_sent: None,
             refused: 0,
@@ -164,6 +168,13 @@ impl Peer {
         self.echo_seq = echo.seq;
         self.echo_received = Some(now);
         self.echo_proof = self.echo_proof.max(Some(*sent));
+        // Whoever adopts carries over the lease that it found.
+        if !matches!(
+            beat.role,
+            Role::Starting | Role::Restarting | Role::Importing
+        ) {
+            self.plain_at = self.echo_proof;
+        }
     }
 
     /// The echo for our beat number `seq`, sent now. A taker passes `fresh: false`: its echo stays as it was, so that

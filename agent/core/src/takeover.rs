@@ -13,7 +13,7 @@ use crate::action::OwnerRecord;
 use crate::beat::Beat;
 use crate::controller::Controller;
 use crate::disk_work::DiskWork;
-use crate::disks::Verdict;
+use crate::disks::{Disk, Verdict};
 use crate::ids::{DiskId, PoolId};
 use crate::key::Key;
 use crate::ops::Job;
@@ -274,6 +274,7 @@ impl Controller {
         self.seen = self.epoch;
         self.owner.begin(now);
         self.takeover.lease_was_ended = self.takeover.kind == Kind::Handover;
+        self.note_blank_disks(now);
         self.takeover.announce_from = self.first_announcement();
         self.takeover.marks.push(("fence", now));
         for disk in self.disks.all.values_mut() {
@@ -305,5 +306,30 @@ impl Controller {
             .unwrap_or(self.started)
             .max(self.started)
             + lease
+    }
+
+    /// Disks without any key of the pair can't tell of the lease that their owner still has: a foreign host may have
+    /// wiped them, or a shelf forgotten them.
+    fn note_blank_disks(&mut self, now: Instant) {
+        let pair = self.config.pair;
+        let marked = |disk: &Disk| {
+            let (_, survey) = disk.look.as_ref().filter(|_| !disk.failed)?;
+            let mut keys = survey.keys.iter();
+            Some(keys.any(|bits| Key::from_bits(*bits, pair).is_some()))
+        };
+        if self.config.has_peer && self.disks.verdict(marked) != Verdict::Yes {
+            self.took_blank_at = Some(now);
+        }
+    }
+
+    /// When a long lease must have lapsed that nothing on the disks told of; `None` where the peer can have none, since
+    /// it was in touch within `alone_after_ms` before, or is again.
+    pub(crate) fn blank_lease_until(&self) -> Option<Instant> {
+        let timing = &self.config.timing;
+        let took_at = self.took_blank_at?;
+        let alone = ms(timing.alone_after_ms);
+        let plain = self.peer.plain_at.is_some_and(|at| took_at < at + alone);
+        let lease = ms(timing.slow_lease_ms + timing.lease_slack_ms);
+        (!plain).then(|| took_at + lease)
     }
 }

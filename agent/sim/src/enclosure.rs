@@ -75,6 +75,8 @@ pub struct TaskRun {
     pub(crate) issued: u64,
     /// How long it may wait for its turn, and last from then on.
     limit: u64,
+    /// Whoever asked for it allows nothing of it to be sent from then on.
+    until: u64,
     /// Nothing more is sent of it after `send_by`.
     bounded: bool,
     /// 0 before its turn has come.
@@ -105,7 +107,7 @@ impl TaskKind {
     fn of(work: &DiskWork) -> TaskKind {
         match work {
             DiskWork::Survey => TaskKind::Look,
-            DiskWork::Take { key, surveyed } => TaskKind::Take {
+            DiskWork::Take { key, surveyed, .. } => TaskKind::Take {
                 key: *key,
                 surveyed: surveyed.keys.clone(),
             },
@@ -140,6 +142,8 @@ impl World {
         if self.story.on() && !self.brief && !matches!(work, DiskWork::Survey) {
             tell!(self, node, "d{index}: {}", describe(&work));
         }
+        let until = work.until();
+        let until = until.map(|until| self.machines[node as usize].true_time(until));
         let task = Box::new(TaskRun {
             node,
             life,
@@ -149,6 +153,7 @@ impl World {
             asked: self.now,
             issued: self.now,
             limit: self.deadline_of(&work),
+            until: until.unwrap_or(u64::MAX),
             bounded: matches!(work, DiskWork::Take { .. } | DiskWork::Answer { .. }),
             send_by: 0,
             sequence: 0,
@@ -607,7 +612,7 @@ impl World {
 fn describe(work: &DiskWork) -> String {
     match work {
         DiskWork::Survey => "look".to_owned(),
-        DiskWork::Take { key, surveyed } => {
+        DiskWork::Take { key, surveyed, .. } => {
             format!("take with {key:?}, {} key(s) seen", surveyed.keys.len())
         }
         DiskWork::Roll { to, .. } => format!("roll to {to:?}"),

@@ -8,6 +8,7 @@ use failover_core::controller::Controller;
 use failover_core::event::Event;
 use failover_core::ids::{DiskId, Node, OpId, PoolId};
 use failover_core::perform::perform;
+use failover_core::time::Instant;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
@@ -226,6 +227,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The simulator's time of a moment on this machine's clock, microseconds.
+    pub fn true_time(&self, at: Instant) -> u64 {
+        (at.micros() as i64 + self.clock_zero).max(0) as u64
+    }
+
     /// A machine with power and nothing else.
     pub fn new(node: Node, plan: &Plan, clock_zero: i64) -> Machine {
         let pools = plan.pools.len();

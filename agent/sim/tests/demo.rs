@@ -99,7 +99,7 @@ fn take_all(fence: &ShelfFence, key: Key) -> Vec<DiskId> {
         .map(disk_id)
         .filter(|disk| {
             let surveyed = survey(fence, *disk);
-            let work = DiskWork::Take { key, surveyed };
+            let work = DiskWork::take(key, surveyed);
             perform_disk(fence, *disk, work, LIMIT) == DiskOutcome::Taken
         })
         .collect()

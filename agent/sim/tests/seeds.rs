@@ -17,6 +17,10 @@ const SEEDS: &[(u64, &str)] = &[
         "a held peer's key of an earlier incarnation was never taken back",
     ),
     (
+        7_050,
+        "dead by a look whose successor was overdue, while the owner rolled",
+    ),
+    (
         9_507,
         "an import with what was left of the won disks, fewer than half",
     ),
@@ -27,6 +31,10 @@ const SEEDS: &[(u64, &str)] = &[
     (
         14_038,
         "a repair that ended after the handover was kept by the standby",
+    ),
+    (
+        15_856,
+        "no repair without a peer, since nothing proved a single controller's disks",
     ),
     (18_057, "the same, on the other controller"),
     (
@@ -48,6 +56,10 @@ const SEEDS: &[(u64, &str)] = &[
         "a daemon that stopped while starting left a pool imported",
     ),
     (46_123, "adoption by an own, older arbiter list"),
+    (
+        54_511,
+        "a foreign host took a disk between the fence and the import",
+    ),
     (55_473, "the answer to an offer stayed on a disk for good"),
     (
         56_149,
@@ -61,6 +73,10 @@ const SEEDS: &[(u64, &str)] = &[
     (
         62_524,
         "a loser's key of the owner's own epoch was never taken back",
+    ),
+    (
+        69_939,
+        "blank disks told nothing of a frozen owner's long lease",
     ),
     (
         74_160,

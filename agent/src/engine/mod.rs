@@ -99,6 +99,11 @@ pub trait Piece: Send {
     fn is_bounded(&self) -> bool {
         true
     }
+
+    /// Whoever asked for it allows nothing of it to be sent any more.
+    fn is_forbidden(&self) -> bool {
+        false
+    }
 }
 
 /// What the engine is doing, for tests and readers.

@@ -1,7 +1,8 @@
 //! What the engine carries out: the core's disk work, or a single command.
 
 use super::{DiskOutcome, DiskTask, DiskWork, Piece, PrAnswer};
-use failover_core::adapters::Fence;
+use crate::adapters::clock::BootClock;
+use failover_core::adapters::{Clock, Fence};
 use failover_core::disk_work::DiskStep;
 use failover_core::ids::{DiskId, PathId};
 use failover_core::pr::{PrCommand, PrError};
@@ -16,6 +17,8 @@ pub(super) struct Task {
     fence: Arc<dyn Fence>,
     disk: DiskId,
     bounded: bool,
+    /// Nothing more is sent from then on.
+    until: Option<failover_core::time::Instant>,
     /// Taken when its machine is made: only then is it known how many paths there are.
     work: Option<DiskWork>,
     machine: Option<DiskTask>,
@@ -29,6 +32,7 @@ impl Task {
             fence,
             disk,
             bounded: matches!(work, DiskWork::Take { .. } | DiskWork::Answer { .. }),
+            until: work.until(),
             work: Some(work),
             machine: None,
             began: Instant::now(),
@@ -71,6 +75,10 @@ impl Piece for Task {
 
     fn is_bounded(&self) -> bool {
         self.bounded
+    }
+
+    fn is_forbidden(&self) -> bool {
+        self.until.is_some_and(|until| BootClock.now() >= until)
     }
 }
 

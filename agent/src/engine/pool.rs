@@ -313,7 +313,7 @@ impl Shared {
         let hung = || self.lock().is_hung(disk);
         let mut step = match turn.next.take() {
             Some(next) => Some(next),
-            None if Instant::now() > turn.begin_by => {
+            None if Instant::now() > turn.begin_by || turn.piece.is_forbidden() => {
                 let why = turn.no_turn();
                 turn.piece.not_begun(why);
                 None
@@ -371,10 +371,14 @@ impl Shared {
     /// Notes that a command is on its way; not where its path is stuck with an earlier one, which nothing overtakes.
     fn send_off(&self, turn: Turn, path: PathId) -> Result<(u64, Duration), (Box<Turn>, String)> {
         let now = Instant::now();
-        if turn.piece.is_bounded() && turn.send_by.is_some_and(|by| now >= by) {
-            let age = turn.deadline.as_millis();
+        let late = turn.piece.is_bounded() && turn.send_by.is_some_and(|by| now >= by);
+        if late || turn.piece.is_forbidden() {
             let name = self.fence.name(turn.disk, path);
-            let why = format!("{name}: not done within {age} ms; the rest of it was not sent");
+            let why = match late {
+                true => format!("not done within {} ms", turn.deadline.as_millis()),
+                false => "it may not be done any more".to_owned(),
+            };
+            let why = format!("{name}: {why}; the rest of it was not sent");
             return Err((Box::new(turn), why));
         }
         let mut state = self.lock();

@@ -2,8 +2,9 @@
 //! keeps too.
 
 use super::{BULK_MAX, Class, Engine, LOOKS_MAX, Piece, YOUNG, YOUNG_MAX};
-use failover_core::adapters::Fence;
-use failover_core::disk_work::{DiskOutcome, DiskWork, PrAnswer};
+use crate::adapters::clock::BootClock;
+use failover_core::adapters::{Clock, Fence};
+use failover_core::disk_work::{DiskOutcome, DiskWork, PrAnswer, Survey};
 use failover_core::ids::{DiskId, Epoch, Node, PathId};
 use failover_core::key::{EpochBits, Key, Phase};
 use failover_core::pr::{PrCommand, PrError, PrReply};
@@ -80,6 +81,18 @@ impl Fence for Disks {
             holder: None,
             wero: false,
         })
+    }
+}
+
+fn key() -> Key {
+    Key {
+        pair: 7,
+        node: Node::A,
+        held: false,
+        phase: Phase::Candidate,
+        incarnation: 1,
+        epoch: EpochBits::of(Epoch(2)),
+        beat: 0,
     }
 }
 
@@ -372,20 +385,33 @@ impl Fence for LateKey {
     }
 }
 
+/// A repair that its owner's proof covers no more isn't sent, however short its wait was.
+#[test]
+fn nothing_of_a_take_is_sent_after_its_last_moment() {
+    let disks = Arc::new(Disks::default());
+    let engine = engine(&disks);
+    let (told, tells) = channel();
+    let ended = Box::new(move |outcome, _| {
+        let _ = told.send(outcome);
+    });
+    let work = DiskWork::Take {
+        key: key(),
+        surveyed: Survey::default(),
+        until: Some(BootClock.now()),
+    };
+    let started = engine.start_work(DiskId(1), work, PATIENT, ended);
+    started.expect("room");
+    let outcome = tells.recv_timeout(PATIENT).expect("an end");
+    assert!(matches!(outcome, DiskOutcome::NotSent(_)), "{outcome:?}");
+    assert!(disks.0.lock().expect("no panic").order.is_empty());
+}
+
 /// A key that a hung REGISTER may bring yet is not taken off before: the disk isn't left.
 #[test]
 fn a_disk_is_not_left_while_a_command_to_it_hangs() {
     let disk = Arc::new(LateKey::default());
     let engine = Engine::new(disk.clone()).expect("a thread");
-    let key = Key {
-        pair: 7,
-        node: Node::A,
-        held: false,
-        phase: Phase::Candidate,
-        incarnation: 1,
-        epoch: EpochBits::of(Epoch(2)),
-        beat: 0,
-    };
+    let key = key();
     let run = |work, deadline| {
         let (told, tells) = channel();
         let ended = Box::new(move |outcome, _| {

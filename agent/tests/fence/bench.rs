@@ -150,7 +150,7 @@ impl Side {
 
     pub fn take(&self, key: Key) -> DiskOutcome {
         let surveyed = self.survey();
-        self.run(DiskWork::Take { key, surveyed })
+        self.run(DiskWork::take(key, surveyed))
     }
 }
 

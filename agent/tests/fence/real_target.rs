@@ -86,7 +86,7 @@ impl Side {
     fn take(&self, epoch: u64, node: Controller) -> DiskOutcome {
         let surveyed = self.survey();
         let key = key(node, epoch, 0);
-        self.run(DiskWork::Take { key, surveyed })
+        self.run(DiskWork::take(key, surveyed))
     }
 
     /// As the core's tasks do: unit attentions are sent again.

@@ -128,10 +128,7 @@ fn a_key_that_was_not_surveyed_is_a_lost_race() {
         from: old,
         to: old.rolled(),
     });
-    let work = DiskWork::Take {
-        key: key(Node::B, 2, 0),
-        surveyed,
-    };
+    let work = DiskWork::take(key(Node::B, 2, 0), surveyed);
     match b.run(work) {
         DiskOutcome::LostRace(Some(seen)) => {
             assert_eq!(seen.holder, Some(old.rolled().to_bits()));

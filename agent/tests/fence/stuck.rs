@@ -121,10 +121,7 @@ fn a_disk_is_taken_over_the_path_that_works() {
         DiskOutcome::Surveyed(survey) => survey,
         other => panic!("{other:?}"),
     };
-    let work = DiskWork::Take {
-        key: key(Node::A, 1, 0),
-        surveyed,
-    };
+    let work = DiskWork::take(key(Node::A, 1, 0), surveyed);
     let outcome = perform_disk(&fence, side.disk, work, SHORT);
     assert_eq!(outcome, DiskOutcome::Taken);
     target.with(|disk| assert_eq!(disk.holder, Some((("a", 1), 5))));
@@ -159,10 +156,7 @@ fn work_goes_on_over_the_path_that_works() {
     };
     assert_eq!(side.engine.load().old, 1, "the hung one");
     let begun = std::time::Instant::now();
-    let work = DiskWork::Take {
-        key: key(Node::A, 1, 0),
-        surveyed,
-    };
+    let work = DiskWork::take(key(Node::A, 1, 0), surveyed);
     // All the patience there is: waiting for the stuck path would take it.
     assert_eq!(run(work, PATIENT), DiskOutcome::Taken);
     assert!(begun.elapsed() < PATIENT / 2);

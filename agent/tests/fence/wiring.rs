@@ -113,10 +113,7 @@ fn the_configured_disk_is_taken_over_every_path() {
         wero: true,
         ..Survey::default()
     };
-    let work = DiskWork::Take {
-        key: mine,
-        surveyed,
-    };
+    let work = DiskWork::take(mine, surveyed);
     let id = DiskId::of(ONE);
     assert_eq!(perform_disk(&fence, id, work, PATIENT), DiskOutcome::Taken);
     assert_eq!(fence.paths(id), 2);

@@ -97,7 +97,9 @@ impl Controller {
     }
 
     /// Takes disks that are not ours in a new epoch: only where the foreign key is gone, declared yielded, or of an
-    /// owner before us that the sweep didn't reach.
+    /// owner before us that the sweep didn't reach. Once a pool was imported only within the proof that would keep the
+    /// addresses up, and nothing of it is sent later (protocol.md section 2: a queued ignore-register would give a fenced
+    /// owner its access back).
     pub(crate) fn repair(&mut self, now: Instant) {
         if !matches!(self.state, State::Active | State::Failed) {
             return;
@@ -138,12 +140,22 @@ impl Controller {
             self.wake_at(at, "repair");
             return;
         }
+        // A taker may have begun where our own proof has run out: what it takes must not be registered anew by a machine
+        // that has writes for it.
+        let until = match self.config.has_peer && self.owner.has_imported {
+            true => self.lease_end(now),
+            false => Some(now + ms(self.config.timing.vip_lease_ms)),
+        };
+        let Some(until) = until.filter(|until| *until > now) else {
+            return;
+        };
         if self.reserved <= self.seen.max(self.epoch) {
             return;
         }
         self.epoch = self.reserved;
         self.seen = self.epoch;
         self.owner.repair = Some(self.epoch);
+        self.owner.repair_until = until;
         self.owner.repair_at = now + ms(REPAIR_PAUSE_MS);
         self.remember(now, self.state == State::Active);
         let key = self.key(self.owner.phase, self.epoch);
@@ -157,6 +169,7 @@ impl Controller {
                 DiskWork::Take {
                     key,
                     surveyed: surveyed.1,
+                    until: Some(until),
                 },
             );
         }

@@ -193,7 +193,7 @@ impl Controller {
         };
         let key = self.key(phase, self.epoch);
         self.takeover.tries.insert(id, Try::Taking);
-        self.run_disk(now, Job::Take(id, key), DiskWork::Take { key, surveyed });
+        self.run_disk(now, Job::Take(id, key), DiskWork::take(key, surveyed));
     }
 
     /// The old owner rolled this disk when it could no longer roll the arbiters: its lease may rest on that.

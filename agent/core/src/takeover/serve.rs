@@ -28,7 +28,14 @@ impl Controller {
             if !self.owner_is_remembered(now) {
                 return;
             }
+            if !self.owner.has_imported && now < self.owner.repair_until {
+                // A repair before the first import is bound by no proof: it may not be on its way any more.
+                let at = self.owner.repair_until;
+                self.wake_at(at, "repair");
+                return;
+            }
             self.takeover.imports_asked = true;
+            self.owner.has_imported = true;
             let won: Vec<DiskId> = self.takeover.won.iter().copied().collect();
             for pool in self.config.pools.clone() {
                 let work = Work::Import {
@@ -144,6 +151,7 @@ impl Controller {
             }
         }
         let from = self.takeover.announce_from;
+        let from = self.blank_lease_until().map_or(from, |at| from.max(at));
         if !self.takeover.lease_was_ended && now < from {
             self.wake_at(from, "the old lease");
             return;

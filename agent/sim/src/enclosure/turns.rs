@@ -61,7 +61,7 @@ impl World {
         let Some(task) = self.tasks[slot as usize].as_mut() else {
             return;
         };
-        if now > task.asked + task.limit {
+        if now > task.asked + task.limit || now >= task.until {
             self.free_task(slot);
             tell!(self, node, "no turn for work on a disk");
             let why = "no turn in time; nothing was sent".to_owned();
@@ -79,6 +79,9 @@ impl World {
     pub(super) fn refused(&self, task: &TaskRun) -> Option<&'static str> {
         if task.bounded && self.now > task.send_by {
             return Some("not done in time; the rest of it was not sent");
+        }
+        if self.now >= task.until {
+            return Some("it may not be done any more; the rest of it was not sent");
         }
         let stuck = |other: &TaskRun| other.is_hung_of(task) && other.nexus == task.nexus;
         let stuck = self.tasks.iter().flatten().any(|other| stuck(other));

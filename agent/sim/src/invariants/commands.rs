@@ -24,7 +24,7 @@ impl World {
             self.ledger.left[at] &= !(1 << disk);
         }
         match work {
-            DiskWork::Take { key, surveyed } => {
+            DiskWork::Take { key, surveyed, .. } => {
                 self.record_before_act(node, u64::from(key.epoch.0), "a key");
                 self.ledger.epochs[at] = key.epoch.0;
                 self.surveyed_before(node, disk, &surveyed.keys);

@@ -4,7 +4,6 @@ use super::World;
 use crate::queue::Happening;
 use failover_core::action::{Action, Lease};
 use failover_core::ids::Node;
-use failover_core::time::Instant;
 use std::rc::Rc;
 
 impl World {
@@ -81,20 +80,23 @@ impl World {
     }
 
     fn lease(&mut self, node: Node, life: u32, lease: Lease) {
-        let zero = self.machines[node as usize].clock_zero;
-        let truly = |until: Instant| (until.micros() as i64 + zero).max(0) as u64;
         let now = self.now;
-        let kernel = &mut self.machines[node as usize].kernel;
-        match lease {
-            Lease::End => kernel.lease_until = None,
-            Lease::Grant { until } => {
-                kernel.lease_until = Some(truly(until));
-                self.lease_given(node, truly(until));
+        let machine = &mut self.machines[node as usize];
+        let until = match lease {
+            Lease::End => None,
+            Lease::Grant { until } | Lease::Renew { until } => Some(machine.true_time(until)),
+        };
+        let kernel = &mut machine.kernel;
+        match (lease, until) {
+            (Lease::End, _) | (_, None) => kernel.lease_until = None,
+            (Lease::Grant { .. }, Some(until)) => {
+                kernel.lease_until = Some(until);
+                self.lease_given(node, until);
             }
-            Lease::Renew { until } => {
+            (Lease::Renew { .. }, Some(until)) => {
                 if kernel.lease_until.is_some_and(|old| now < old) {
-                    kernel.lease_until = Some(truly(until));
-                    self.lease_given(node, truly(until));
+                    kernel.lease_until = Some(until);
+                    self.lease_given(node, until);
                 } else {
                     kernel.lease_until = None;
                     self.queue
