@@ -40,7 +40,7 @@ pub struct Controller {
     pub(crate) since: Instant,
     pub(crate) why: &'static str,
     pub(crate) started: Instant,
-    /// When disks were taken that told of no lease, and the peer had not been in touch for long.
+    /// When disks were last taken of which most showed no key of the pair, and so told of no lease.
     pub(crate) took_blank_at: Option<Instant>,
     pub(crate) peer: Peer,
     pub(crate) disks: Disks,

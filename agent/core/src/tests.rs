@@ -1,6 +1,6 @@
 //! Tables over all states: every event in every state, and the generated picture of the edges.
 
-use crate::action::{Action, HaltReason, Outcome, Restored};
+use crate::action::{Action, HaltReason, Outcome, Restored, Work};
 use crate::beat::{ArbiterList, Beat, Role};
 use crate::config::{CoreConfig, DiskConfig, PoolConfig, Timing};
 use crate::controller::Controller;
@@ -235,6 +235,61 @@ fn a_key_of_the_peers_present_run_outweighs_its_older_beat() {
     assert!(shows(1, 6), "taken after its last beat");
     assert!(!shows(1, 4), "it was electing with this key there");
     assert!(!shows(2, 6), "of another run");
+}
+
+/// An owner whose fourth disk is lost and blank asks for it within its proof, and not at all without one.
+#[test]
+fn a_repair_ends_with_the_proof_of_its_owner() {
+    let asked = |age_ms: u64, has_imported: bool| {
+        let (mut controller, now) = controller_in(State::Active);
+        controller.owner.won(now);
+        controller.owner.has_imported = has_imported;
+        controller.epoch = Epoch(3);
+        controller.reserved = Epoch(4);
+        let key = controller.key(Phase::Owner, Epoch(3));
+        let blank = Survey {
+            wero: true,
+            ..Survey::default()
+        };
+        controller.disks.looked(DiskId(4), now, now, blank);
+        for id in 1..=3 {
+            let disk = controller.disks.all.get_mut(&DiskId(id));
+            let disk = disk.expect("configured");
+            disk.ours = Some(key);
+            disk.rolled_at = Some(now - ms(age_ms));
+            controller.takeover.won.insert(DiskId(id));
+        }
+        controller.repair(now);
+        let takes = controller.out.iter().find_map(|action| match action {
+            Action::Run {
+                work: Work::Disk { work, .. },
+                ..
+            } => work.until(),
+            _ => None,
+        });
+        takes.map(|until| until.since(now))
+    };
+    let lease = Timing::default().vip_lease_ms;
+    assert_eq!(asked(50, true), Some(ms(lease - 50)));
+    assert_eq!(asked(lease, true), None, "its proof has run out");
+    assert_eq!(asked(lease, false), Some(ms(lease)), "nothing is queued");
+}
+
+/// Who takes blank disks waits for a long lease, until the peer echoes or has echoed not long ago.
+#[test]
+fn blank_disks_promise_no_plain_lease() {
+    let (mut controller, now) = controller_in(State::Announcing);
+    assert_eq!(controller.blank_lease_until(), None);
+    controller.took_blank_at = Some(now);
+    let timing = Timing::default();
+    let lapses = now + ms(timing.slow_lease_ms + timing.lease_slack_ms);
+    controller.peer.plain_at = None;
+    assert_eq!(controller.blank_lease_until(), Some(lapses));
+    controller.took_blank_at = Some(now + ms(timing.alone_after_ms));
+    controller.peer.plain_at = Some(now);
+    assert!(controller.blank_lease_until().is_some(), "long ago");
+    controller.peer.plain_at = Some(now + ms(1));
+    assert_eq!(controller.blank_lease_until(), None);
 }
 
 /// However long the import and the services of a restarted daemon take, its addresses stay up: nothing renews a plain lease

@@ -59,6 +59,9 @@ impl Turn {
     }
 
     fn no_turn(&self) -> String {
+        if self.piece.is_forbidden() {
+            return "no turn before it might not be done any more; nothing was sent".to_owned();
+        }
         let waited = self.deadline.as_millis();
         format!("no turn within {waited} ms; nothing was sent")
     }
