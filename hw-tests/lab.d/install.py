@@ -127,7 +127,8 @@ def install(folder: str | None, wanted: Layout = Layout(), show: bool = False) -
         if show:
             print(explained)
     for one in CONTROLLERS:
-        remote.must(one, "systemctl reset-failed failoverd; systemctl enable --now failoverd", START_S_MAX)
+        # A trial may take the power before the kernel would have written what was just installed.
+        remote.must(one, "sync; systemctl reset-failed failoverd; systemctl enable --now failoverd", START_S_MAX)
 
 
 def remembered() -> tuple[Layout, str] | None:

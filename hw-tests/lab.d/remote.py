@@ -73,9 +73,9 @@ def start(machine: Machine, command: str) -> subprocess.Popen[bytes]:
 
 
 def send_file(machine: Machine, content: bytes, path: str, mode: str = "644") -> None:
-    """Writes a file on the machine; running programs keep the one they have open."""
+    """Writes a file on the machine, durably: it may lose its power at once. Running programs keep the one they have open."""
     name = shlex.quote(path)
-    must(machine, f"cat >{name}.new && chmod {mode} {name}.new && mv {name}.new {name}", 60.0, content)
+    must(machine, f"cat >{name}.new && chmod {mode} {name}.new && sync {name}.new && mv {name}.new {name}", 60.0, content)
 
 
 def wait_until_up(machine: Machine, timeout_s: float) -> None:
