@@ -12,6 +12,7 @@ pub mod invariants;
 mod lanes;
 pub mod machine;
 pub mod mutants;
+pub mod pinned;
 pub mod plan;
 pub mod queue;
 pub mod real_scale;

@@ -182,11 +182,11 @@ fn run_mutants(root: &Path, seeds: u64, only: &[String], jobs: usize) -> ExitCod
         .iter()
         .filter(|name| only.is_empty() || only.contains(name));
     let (mut tried, mut good) = (0, true);
-    println!("{:<26} {:<26} {:>7}", "mutant", "caught by", "seed");
+    println!("{:<26} {:<26} in", "mutant", "caught by");
     for name in chosen {
         tried += 1;
         match mutants::try_mutant(root, &lab, name, seeds, jobs) {
-            End::Caught { rule, seed } => println!("{name:<26} {rule:<26} {seed:>7}"),
+            End::Caught { rule, by } => println!("{name:<26} {rule:<26} {by}"),
             End::Alive => {
                 good = false;
                 println!("{name:<26} ALIVE after {seeds} seeds");

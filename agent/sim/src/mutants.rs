@@ -1,18 +1,22 @@
 //! Mutants: named patches against the core, each of which the rules must catch.
 //!
 //! ```text
-//!   agent/sim/mutants/NAME.patch ──▶ copy of core, api, simulator ──▶ build apart ──▶ seeds until caught
+//!   agent/sim/mutants/NAME.patch ──▶ copy of core, api, simulator ──▶ build apart ──▶ scenarios, seeds, until caught
 //! ```
 //!
 //! The core has no test-only branch. A patch that no longer applies fails the run, and so does a mutant that lives.
 
+use crate::pinned::PINNED;
+use crate::script;
+use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// Modules of the simulator that a mutant needs.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 14] = [
     "story",
     "coverage",
     "disk",
@@ -25,12 +29,20 @@ const MODULES: [&str; 13] = [
     "queue",
     "rng",
     "runner",
+    "script",
     "world",
 ];
 
 const MAIN: &str = r#"
 fn main() {
-    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [path] = &arguments[..] {
+        let text = std::fs::read_to_string(path).expect("a scenario can be read");
+        let (script, _) = script::divide(&text);
+        print!("{}", script::run(script).expect("a scenario is a script"));
+        return;
+    }
+    let numbers: Vec<u64> = arguments.iter().filter_map(|text| text.parse().ok()).collect();
     let run = runner::run_seeds(numbers[0], numbers[1], numbers[2] as usize, 1, None);
     match run.violations.first() {
         Some((seed, violation)) => println!("CAUGHT {} {seed}", violation.rule),
@@ -46,13 +58,34 @@ pub enum End {
     Caught {
         /// Which.
         rule: String,
-        /// The seed; about so many were needed.
-        seed: u64,
+        /// Where.
+        by: By,
     },
     /// No rule did.
     Alive,
     /// It couldn't be tried; why.
     Failed(String),
+}
+
+/// Where a mutant was caught.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// In a scenario, by its name.
+    Scenario(String),
+    /// In a seed that once broke a rule.
+    Pinned(u64),
+    /// In another seed; about so many were needed.
+    Seed(u64),
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            By::Scenario(name) => write!(to, "scenario {name}"),
+            By::Pinned(seed) => write!(to, "pinned seed {seed}"),
+            By::Seed(seed) => write!(to, "seed {seed}"),
+        }
+    }
 }
 
 /// The workspace that this program was built from.
@@ -82,46 +115,86 @@ pub fn names(root: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds one mutant in `lab` and runs at most `seeds` seeds.
+/// Builds one mutant in `lab` and runs what might catch it, at most `seeds` seeds.
 pub fn try_mutant(root: &Path, lab: &Path, name: &str, seeds: u64, jobs: usize) -> End {
-    match prepare(root, lab, Some(name)).and_then(|()| build(lab)) {
-        Err(why) => End::Failed(why),
-        Ok(()) => run(lab, seeds, jobs),
-    }
+    let end = prepare(root, lab, Some(name))
+        .and_then(|()| build(lab))
+        .and_then(|()| run(root, lab, seeds, jobs));
+    end.unwrap_or_else(End::Failed)
 }
 
-/// Runs seeds until one is caught that the core as it is survives.
-fn run(lab: &Path, seeds: u64, jobs: usize) -> End {
+/// The scenarios and the pinned seeds come first: what broke a rule once does so again where its guard is gone, while how
+/// many other seeds it takes changes with every draw. A seed that the core as it is doesn't survive says nothing.
+fn run(root: &Path, lab: &Path, seeds: u64, jobs: usize) -> Result<End, String> {
+    let scenarios = script::stored(root).map_err(|error| format!("the scenarios: {error}"))?;
+    let stories: Vec<String> = scenarios
+        .iter()
+        .map(|path| story(lab, path))
+        .collect::<Result<_, _>>()?;
+    for (path, story) in scenarios.iter().zip(&stories) {
+        let broken = story.split("VIOLATION of ").nth(1);
+        if let Some((rule, _)) = broken.and_then(|rest| rest.split_once(':')) {
+            let (rule, by) = (rule.to_owned(), By::Scenario(script::name(path)));
+            return Ok(End::Caught { rule, by });
+        }
+    }
+    for (seed, _) in PINNED {
+        if let Some((rule, seed)) = run_from(lab, *seed, 1, 1)? {
+            let by = By::Pinned(seed);
+            return Ok(End::Caught { rule, by });
+        }
+    }
     let mut start = 1;
     while start <= seeds {
-        let end = run_from(lab, start, seeds + 1 - start, jobs);
-        let End::Caught { seed, .. } = &end else {
-            return end;
+        let Some((rule, seed)) = run_from(lab, start, seeds + 1 - start, jobs)? else {
+            break;
         };
-        let (_, violation) = crate::runner::run_seed(*seed, crate::story::Story::Off);
+        let (_, violation) = crate::runner::run_seed(seed, crate::story::Story::Off);
         if violation.is_none() {
-            return end;
+            let by = By::Seed(seed);
+            return Ok(End::Caught { rule, by });
         }
         eprintln!("seed {seed} breaks a rule without any mutant: failover-sim trace {seed}");
         start = seed + 1;
     }
-    End::Alive
+    Ok(another_story(&scenarios, &stories).unwrap_or(End::Alive))
 }
 
-fn run_from(lab: &Path, start: u64, count: u64, jobs: usize) -> End {
-    let program = lab.join("target/release/mutant");
-    let output = Command::new(program)
-        .args([start.to_string(), count.to_string(), jobs.to_string()])
-        .output();
-    let output = match output {
-        Ok(output) => output,
-        Err(error) => return End::Failed(error.to_string()),
-    };
+/// The first scenario whose story isn't the stored one.
+fn another_story(scenarios: &[PathBuf], stories: &[String]) -> Option<End> {
+    scenarios.iter().zip(stories).find_map(|(path, story)| {
+        let text = fs::read_to_string(path).ok()?;
+        let (_, stored) = script::divide(&text);
+        (story != stored).then(|| End::Caught {
+            rule: "another story".to_owned(),
+            by: By::Scenario(script::name(path)),
+        })
+    })
+}
+
+/// The story of a scenario as the mutant plays it.
+fn story(lab: &Path, scenario: &Path) -> Result<String, String> {
+    let output = mutant(lab, &[scenario.as_os_str()])?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Ok("VIOLATION of no-panic: it ended early".to_owned())
+}
+
+/// Runs seeds; the rule that was broken first, and the seed.
+fn run_from(
+    lab: &Path,
+    start: u64,
+    count: u64,
+    jobs: usize,
+) -> Result<Option<(String, u64)>, String> {
+    let numbers = [start, count, jobs as u64].map(|number| number.to_string());
+    let output = mutant(lab, &numbers)?;
     let said = String::from_utf8_lossy(&output.stdout);
     let panicked = String::from_utf8_lossy(&output.stderr);
     let words: Vec<&str> = said.split_whitespace().collect();
     let (rule, seed) = match words.as_slice() {
-        ["ALIVE"] => return End::Alive,
+        ["ALIVE"] => return Ok(None),
         ["CAUGHT", rule, seed] => (*rule, Some(*seed)),
         _ => {
             let rest = panicked.split("no-panic in seed ").nth(1);
@@ -132,12 +205,15 @@ fn run_from(lab: &Path, start: u64, count: u64, jobs: usize) -> End {
         }
     };
     match seed.and_then(|seed| seed.parse().ok()) {
-        Some(seed) => End::Caught {
-            rule: rule.to_owned(),
-            seed,
-        },
-        None => End::Failed(format!("it said nothing: {}", output.status)),
+        Some(seed) => Ok(Some((rule.to_owned(), seed))),
+        None => Err(format!("it said nothing: {}", output.status)),
     }
+}
+
+fn mutant(lab: &Path, arguments: &[impl AsRef<OsStr>]) -> Result<Output, String> {
+    let program = lab.join("target/release/mutant");
+    let output = Command::new(program).args(arguments).output();
+    output.map_err(|error| error.to_string())
 }
 
 fn build(lab: &Path) -> Result<(), String> {

@@ -90,6 +90,16 @@ impl Plan {
         }
     }
 
+    /// The same on a shelf that forgets its reservations when it loses power, which takes a watchdog (protocol.md
+    /// section 6).
+    pub fn volatile() -> Plan {
+        Plan {
+            aptpl: false,
+            watchdog_us: Some(2_000_000),
+            ..Plan::calm()
+        }
+    }
+
     /// The plan of a seed.
     pub fn draw(rng: &mut Rng) -> Plan {
         let disks = match rng.below(10) {

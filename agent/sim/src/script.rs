@@ -1,6 +1,7 @@
 //! Scripts of a pair, in a language for people: one verb a line, `#` begins a comment.
 //!
 //! ```text
+//!   volatile                             first: the shelf forgets reservations without power; both have a watchdog of 2 s
 //!   start A | start B | start            the daemon starts
 //!   run 2s | run 500ms                   time passes
 //!   crash A [for 80ms]                   SIGKILL of the daemon; a new one starts after that time
@@ -9,21 +10,59 @@
 //!   power-off A | boot A | power-off both | boot both
 //!   cut link 0 | cut links | heal link 0 | heal links
 //!   lose disk 0 [for A] | heal disk 0
+//!   lose shelf | heal shelf              its power
+//!   fail pools A | heal pools A          no import and no export succeeds
 //!   lose lan A | heal lan A
 //!   become_passive A | force_master A | update A disabled=true master=B timeout=0
 //!   show                                 one line a controller, one for the disks
 //! ```
 
 use crate::faults::{Episode, Fault};
+use crate::plan::Plan;
 use crate::story::Story;
 use crate::world::{NODES, World};
 use failover_core::event::Command;
 use failover_core::ids::Node;
 use failover_core::settings::SettingsChange;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Divides a script from its story in a stored scenario.
+const LINE: &str = "----\n";
+
+/// The stored scenarios of a checkout, sorted.
+pub fn stored(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(root.join("agent/sim/tests/scenarios"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "txt") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// The name of a stored scenario.
+pub fn name(path: &Path) -> String {
+    let name = path.file_stem().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// The script of a stored scenario, and its story.
+pub fn divide(text: &str) -> (&str, &str) {
+    text.split_once(LINE).unwrap_or((text, ""))
+}
+
+/// The text of a stored scenario.
+pub fn unite(script: &str, story: &str) -> String {
+    format!("{script}{LINE}{story}")
+}
 
 /// Runs a script and answers its story. A line that can't be read is an error that names it.
 pub fn run(script: &str) -> Result<String, String> {
-    let mut world = World::calm(Story::Collect(String::new()));
+    let mut world = World::scripted(Plan::calm(), Story::Collect(String::new()));
     world.brief = true;
     for (number, line) in script.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -47,6 +86,11 @@ pub fn run(script: &str) -> Result<String, String> {
 
 fn obey(world: &mut World, words: &[&str]) -> Result<(), String> {
     match words {
+        ["volatile"] if world.now() == 0 => {
+            let (story, brief) = (std::mem::replace(&mut world.story, Story::Off), world.brief);
+            *world = World::scripted(Plan::volatile(), story);
+            world.brief = brief;
+        }
         ["start"] => NODES.into_iter().for_each(|node| world.start_daemon(node)),
         ["start", node] => world.start_daemon(self::node(node)?),
         ["run", time] => {
@@ -76,7 +120,7 @@ fn obey(world: &mut World, words: &[&str]) -> Result<(), String> {
             world.ask(self::node(node)?, Command::Update(change));
         }
         ["show"] => world.show(),
-        ["cut" | "lose", what @ ..] => world.begin_lasting(fault(what)?),
+        ["cut" | "lose" | "fail", what @ ..] => world.begin_lasting(fault(what)?),
         ["heal", what @ ..] => {
             let fault = fault(what)?;
             if !world.end_lasting(fault) {
@@ -108,6 +152,12 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
             to: Some(self::node(node)?),
         },
         ["lan", node] => Fault::Lan(self::node(node)?),
+        ["shelf"] => Fault::ShelfPower,
+        ["pools", node] => Fault::Pools {
+            node: self::node(node)?,
+            slow_ms: 0,
+            fails: 100,
+        },
         _ => return Err("what?".to_owned()),
     })
 }

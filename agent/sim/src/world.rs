@@ -108,8 +108,8 @@ impl World {
     }
 
     /// A world without faults, for scripts; no daemon runs yet.
-    pub fn calm(story: Story) -> World {
-        let mut world = World::new(Plan::calm(), Rng::new(1), story, 1);
+    pub fn scripted(plan: Plan, story: Story) -> World {
+        let mut world = World::new(plan, Rng::new(1), story, 1);
         world.heal_at = u64::MAX;
         world
     }

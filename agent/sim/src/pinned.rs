@@ -1,0 +1,111 @@
+//! Seeds that once broke a rule: they must hold for good, and mutants are run on them first.
+
+/// Each seed and what it showed.
+pub const PINNED: &[(u64, &str)] = &[
+    (
+        683,
+        "two disks, one gone: an import that waits for a proof ends",
+    ),
+    (
+        2_150,
+        "a roll that said another phase counted for the long lease",
+    ),
+    (
+        3_727,
+        "a held peer's key of an earlier incarnation was never taken back",
+    ),
+    (
+        7_050,
+        "dead by a look whose successor was overdue, while the owner rolled",
+    ),
+    (
+        9_507,
+        "an import with what was left of the won disks, fewer than half",
+    ),
+    (
+        12_719,
+        "a stop that was taken back was forgotten, and no service started any more",
+    ),
+    (
+        14_038,
+        "a repair that ended after the handover was kept by the standby",
+    ),
+    (
+        15_856,
+        "no repair without a peer, since nothing proved a single controller's disks",
+    ),
+    (18_057, "the same, on the other controller"),
+    (
+        18_156,
+        "beats slower than a stall: every idle pause counted as one",
+    ),
+    (
+        26_252,
+        "a handover taken up although its controller took the disks again",
+    ),
+    (31_171, "an import on a majority that was gone meanwhile"),
+    (
+        32_676,
+        "a suspended pool of an earlier run wrote to a shelf that forgot its reservations",
+    ),
+    (36_874, "the same, on the other controller"),
+    (
+        43_156,
+        "a daemon that stopped while starting left a pool imported",
+    ),
+    (46_123, "adoption by an own, older arbiter list"),
+    (
+        54_511,
+        "a foreign host took a disk between the fence and the import",
+    ),
+    (55_473, "the answer to an offer stayed on a disk for good"),
+    (
+        56_149,
+        "a daemon that stopped while starting left a pool imported",
+    ),
+    (
+        57_265,
+        "a slow sweep ended in an import after the peer had taken everything",
+    ),
+    (62_398, "the wait for a taker turned without rest"),
+    (
+        62_524,
+        "a loser's key of the owner's own epoch was never taken back",
+    ),
+    (
+        69_939,
+        "blank disks told nothing of a frozen owner's long lease",
+    ),
+    (
+        74_160,
+        "the answer to an offer stayed on a disk that is no arbiter any more",
+    ),
+    (
+        74_953,
+        "adoption by the arbiters, while the peer had more than half of all disks",
+    ),
+    (
+        81_573,
+        "a handed-over disk was surveyed again and again while the journal failed",
+    ),
+    (
+        85_789,
+        "a handover went back by the arbiters, while the peer had more than half of all disks",
+    ),
+    (
+        86_166,
+        "a candidate key of an earlier run of the standby stayed on a disk",
+    ),
+    (
+        88_020,
+        "a disk that was never looked at was rolled, and so never looked at",
+    ),
+    (
+        95_827,
+        "dead by looks from before it yielded, while the owner had begun to roll",
+    ),
+    (
+        97_266,
+        "an offered disk was surveyed again and again while the journal failed",
+    ),
+];
