@@ -33,6 +33,8 @@ pub(crate) struct Handover {
     pub(crate) reverted: bool,
     /// Why.
     pub(crate) failure: String,
+    /// When the last one went back.
+    went_back_at: Option<Instant>,
     answered: Option<u32>,
     written_at: Instant,
     leave_seq: Option<u64>,
@@ -117,11 +119,25 @@ impl Controller {
         self.begin_handover(now, states::HAND_OVER, "an operator asked for it");
     }
 
+    /// Whether a handover that nobody asked for may begin. What made the last one go back is likely still so: trying at
+    /// once would turn without rest.
+    pub(crate) fn rested_from_handover(&mut self, now: Instant) -> bool {
+        let Some(at) = self.handover.went_back_at else {
+            return true;
+        };
+        let at = at + ms(self.config.timing.not_serving_ms);
+        if now < at {
+            self.wake_at(at, "next handover");
+        }
+        now >= at
+    }
+
     pub(crate) fn begin_handover(&mut self, now: Instant, edge: Edge, why: &str) {
         self.notice("HANDOVER", Severity::Info, format!("handing over: {why}"));
-        let answered = self.handover.answered;
+        let (answered, went_back_at) = (self.handover.answered, self.handover.went_back_at);
         self.handover = Handover {
             answered,
+            went_back_at,
             ..Handover::default()
         };
         self.takeover.marks = vec![("vips off", now)];
@@ -164,17 +180,18 @@ impl Controller {
 
     /// Back to serving, while the disks were never offered.
     fn go_back(&mut self, now: Instant, edge: Edge, why: String) {
-        self.take_back(why);
+        self.take_back(now, why);
         self.takeover.again(now);
         self.go(now, edge);
     }
 
     /// Says why, and serves on though it was told to stop.
-    fn take_back(&mut self, why: String) {
+    fn take_back(&mut self, now: Instant, why: String) {
         let text = format!("the handover is reverted: {why}");
         self.notice("HANDOVER_REVERTED", Severity::Alarm, text);
         self.handover.failure = why;
         self.handover.reverting = true;
+        self.handover.went_back_at = Some(now);
         self.stop_taken_back = self.stop.take().or(self.stop_taken_back);
     }
 
@@ -320,7 +337,7 @@ impl Controller {
 
     /// Rolls back to phase owner; only a majority that says so again leads back to the import.
     fn turn_back(&mut self, now: Instant, edge: Edge, why: &str) {
-        self.take_back(why.to_owned());
+        self.take_back(now, why.to_owned());
         self.owner.set_phase(now, Phase::Owner);
         self.roll_everywhere(now);
         self.go(now, edge);

@@ -73,6 +73,8 @@ pub struct Ledger {
     dead_takeover: [bool; 2],
     forced: [bool; 2],
     last_active: [u64; 2],
+    /// By controller: when its last handover went back, in this run of the daemon.
+    went_back_at: [Option<u64>; 2],
     asked: Vec<Asked>,
     /// By disk: when the newest look that answered was asked for.
     looked: [Vec<u64>; 2],
@@ -127,6 +129,7 @@ impl Ledger {
             dead_takeover: [false; 2],
             forced: [false; 2],
             last_active: [0; 2],
+            went_back_at: [None; 2],
             asked: Vec::new(),
             looked: [vec![0; disks], vec![0; disks]],
             surveying_since: [0; 2],
@@ -151,6 +154,7 @@ impl Ledger {
         self.sent[at].clear();
         self.echo_proof[at] = 0;
         self.forced[at] = false;
+        self.went_back_at[at] = None;
         self.dead_takeover[at] = false;
         self.named[at] = 0;
         self.links_told[at] = 0;

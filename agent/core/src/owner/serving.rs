@@ -72,7 +72,7 @@ impl Controller {
             self.wake_at(at, "clients' network");
             return;
         }
-        if self.is_disabled() {
+        if self.is_disabled() || !self.rested_from_handover(now) {
             return;
         }
         if eligible {
@@ -116,7 +116,8 @@ impl Controller {
         if now >= at {
             self.take_up_stop();
         }
-        let gives = self.stop.is_some() || self.peer_can_take(now).is_ok() && !self.is_disabled();
+        let peer_can = self.peer_can_take(now).is_ok() && !self.is_disabled();
+        let gives = self.stop.is_some() || peer_can && self.rested_from_handover(now);
         // One that is overdue may bring its pool up yet: a peer that can't wait takes the disks by force.
         if gives && self.importing_pool().is_none() {
             self.begin_handover(

@@ -35,6 +35,14 @@ impl World {
         if record.to == "removing-vips" {
             self.nothing_comes_up(node);
         }
+        let in_handover = ["removing-vips", "stopping-services", "exporting"];
+        let went_back = record.to == "importing" && in_handover.contains(&record.from.as_str());
+        if went_back || record.to == "reverting" {
+            self.ledger.went_back_at[node as usize] = Some(self.now);
+        }
+        if record.to == "removing-vips" {
+            self.calm_handover(node);
+        }
         if record.to == "surveying" {
             let at = node as usize;
             self.ledger.dead_takeover[at] = record.why.ends_with("dead");
@@ -42,6 +50,19 @@ impl World {
             let handover = record.why.contains("handing-over");
             self.ledger.looks_anew[at] = !handover && !self.ledger.dead_takeover[at];
             self.reset_hold(node);
+        }
+    }
+
+    /// calm-handover: a handover that went back isn't begun again at once, unless somebody asked for it.
+    fn calm_handover(&mut self, node: Node) {
+        let asked =
+            self.machines[node as usize].stopping.is_some() || !self.ledger.asked.is_empty();
+        let rest = self.plan.timing.not_serving_ms * 1000;
+        let last = self.ledger.went_back_at[node as usize];
+        // Its clock may be slower than ours by a little.
+        if !asked && last.is_some_and(|last| self.now - last < rest / 10 * 9) {
+            let text = format!("{node} begins a handover that just went back");
+            self.violate("calm-handover", text);
         }
     }
 
