@@ -4,7 +4,7 @@ use crate::enclosure::STRANGER;
 use crate::faults::{DISKS_MAX, DiskCondition, Episode, Fault, LinkCondition};
 use crate::plan::disk_index;
 use crate::world::{NODES, World};
-use failover_api::HistoryRecord;
+use failover_api::{HistoryRecord, Notice};
 use failover_core::action::HaltReason;
 use failover_core::ids::{DiskId, Node};
 use failover_core::states::State;
@@ -35,14 +35,6 @@ impl World {
         if record.to == "removing-vips" {
             self.nothing_comes_up(node);
         }
-        let in_handover = ["removing-vips", "stopping-services", "exporting"];
-        let went_back = record.to == "importing" && in_handover.contains(&record.from.as_str());
-        if went_back || record.to == "reverting" {
-            self.ledger.went_back_at[node as usize] = Some(self.now);
-        }
-        if record.to == "removing-vips" {
-            self.calm_handover(node);
-        }
         if record.to == "surveying" {
             let at = node as usize;
             self.ledger.dead_takeover[at] = record.why.ends_with("dead");
@@ -53,16 +45,23 @@ impl World {
         }
     }
 
-    /// calm-handover: a handover that went back isn't begun again at once, unless somebody asked for it.
-    fn calm_handover(&mut self, node: Node) {
-        let asked =
-            self.machines[node as usize].stopping.is_some() || !self.ledger.asked.is_empty();
-        let rest = self.plan.timing.not_serving_ms * 1000;
-        let last = self.ledger.went_back_at[node as usize];
-        // Its clock may be slower than ours by a little.
-        if !asked && last.is_some_and(|last| self.now - last < rest / 10 * 9) {
-            let text = format!("{node} begins a handover that just went back");
-            self.violate("calm-handover", text);
+    /// calm-handover: a handover that went back isn't begun again at once, unless somebody asked for it, or for the
+    /// daemon's end.
+    pub(crate) fn calm_handover(&mut self, node: Node, notice: &Notice) {
+        let stopping = self.machines[node as usize].stopping.is_some();
+        let last = &mut self.ledger.went_back_at[node as usize];
+        match notice.id.as_str() {
+            "HANDOVER_REVERTED" => *last = Some(self.now),
+            "HANDOVER" => {
+                let asked = stopping || notice.text.ends_with("asked for it");
+                let rest = self.plan.timing.not_serving_ms * 1000;
+                // Its clock may be slower than ours by a little.
+                if !asked && last.is_some_and(|last| self.now - last < rest / 10 * 9) {
+                    let text = format!("{node} begins a handover that just went back");
+                    self.violate("calm-handover", text);
+                }
+            }
+            _ => {}
         }
     }
 

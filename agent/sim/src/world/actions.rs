@@ -24,6 +24,7 @@ impl World {
                 Action::Notify(notice) => {
                     tell!(self, node, "[{}] {}", notice.id, notice.text);
                     self.noticed(node, &notice);
+                    self.calm_handover(node, &notice);
                     self.noticed_of_links(node, &notice);
                     *self.coverage.notices.entry(notice.id).or_default() += 1;
                 }
