@@ -1,4 +1,5 @@
 //! Seeds that once broke a rule: they must hold for good, and mutants are run on them first.
+//! What a seed draws changes with the simulator, so that it may show something else today.
 
 /// Each seed and what it showed.
 pub const PINNED: &[(u64, &str)] = &[
