@@ -121,11 +121,11 @@ impl Controller {
 
     /// Whether a handover that nobody asked for may begin. What made the last one go back is likely still so: trying at
     /// once would turn without rest.
-    pub(crate) fn rested_from_handover(&mut self, now: Instant) -> bool {
+    pub(crate) fn rested_from_handover(&mut self, now: Instant, rest_ms: u64) -> bool {
         let Some(at) = self.handover.went_back_at else {
             return true;
         };
-        let at = at + ms(self.config.timing.not_serving_ms);
+        let at = at + ms(rest_ms);
         if now < at {
             self.wake_at(at, "next handover");
         }

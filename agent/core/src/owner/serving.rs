@@ -72,7 +72,8 @@ impl Controller {
             self.wake_at(at, "clients' network");
             return;
         }
-        if self.is_disabled() || !self.rested_from_handover(now) {
+        let rest_ms = self.config.timing.not_serving_ms;
+        if self.is_disabled() || !self.rested_from_handover(now, rest_ms) {
             return;
         }
         if eligible {
@@ -117,7 +118,9 @@ impl Controller {
             self.take_up_stop();
         }
         let peer_can = self.peer_can_take(now).is_ok() && !self.is_disabled();
-        let gives = self.stop.is_some() || peer_can && self.rested_from_handover(now);
+        // The peer's patience (protocol.md section 4) ends first, and it takes by force.
+        let rested = self.rested_from_handover(now, 2 * self.config.timing.not_serving_ms);
+        let gives = self.stop.is_some() || peer_can && rested;
         // One that is overdue may bring its pool up yet: a peer that can't wait takes the disks by force.
         if gives && self.importing_pool().is_none() {
             self.begin_handover(
@@ -129,6 +132,10 @@ impl Controller {
         }
         if now < at {
             self.wake_at(at, "retry");
+        }
+        // Trying again would look like work to a peer that waits for the end of its patience, to take the disks by force.
+        if peer_can && !rested {
+            return;
         }
         // Disks that came too late for the last import were added when their taking was verified.
         let won = self.usable_disks();

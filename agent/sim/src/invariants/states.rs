@@ -54,7 +54,8 @@ impl World {
             "HANDOVER_REVERTED" => *last = Some(self.now),
             "HANDOVER" => {
                 let asked = stopping || notice.text.ends_with("asked for it");
-                let rest = self.plan.timing.not_serving_ms * 1000;
+                let failed = u64::from(notice.text.ends_with("can't serve"));
+                let rest = (1 + failed) * self.plan.timing.not_serving_ms * 1000;
                 // Its clock may be slower than ours by a little.
                 if !asked && last.is_some_and(|last| self.now - last < rest / 10 * 9) {
                     let text = format!("{node} begins a handover that just went back");
