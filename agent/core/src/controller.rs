@@ -32,6 +32,9 @@ use std::time::Duration;
 const POLLS_MAX: u32 = 32;
 /// Smallest time between two answers to an unproven run of the peer.
 const STRANGER_ANSWER: Duration = ms(10);
+/// Answers without proof after which they become rare. Each may renew the lease of an owner, and so puts off the moment at
+/// which the disks are silent: one that never hears us, or a replay, must not do so for ever.
+const STRANGER_ANSWERS_MAX: u8 = 50;
 
 /// One controller of the pair.
 pub struct Controller {
@@ -84,6 +87,8 @@ pub struct Controller {
     pub(crate) journal_again_at: Instant,
     pub(crate) answer_stranger: bool,
     stranger_answered: Instant,
+    /// Answers since a run of the peer last counted.
+    stranger_answers: u8,
     pub(crate) beat_sent: Instant,
     pub(crate) petted: Instant,
     pub(crate) last_run: Instant,
@@ -188,6 +193,7 @@ impl Controller {
             journal_again_at: now,
             answer_stranger: false,
             stranger_answered: now,
+            stranger_answers: 0,
             beat_sent: now,
             petted: now,
             last_run: now,
@@ -322,13 +328,26 @@ impl Controller {
         {
             Heard::Refused | Heard::Life => {}
             Heard::Stranger => {
-                if now.since(self.stranger_answered) >= STRANGER_ANSWER {
+                if now.since(self.stranger_answered) >= self.stranger_pause() {
                     self.stranger_answered = now;
+                    self.stranger_answers = (self.stranger_answers + 1).min(STRANGER_ANSWERS_MAX);
                     self.answer_stranger = true;
                     self.beat_now = true;
                 }
             }
-            Heard::News => self.news(now, beat),
+            Heard::News => {
+                self.stranger_answers = 0;
+                self.news(now, beat);
+            }
+        }
+    }
+
+    /// Rare answers leave the disks room to fall silent in between.
+    fn stranger_pause(&self) -> Duration {
+        let timing = &self.config.timing;
+        match self.stranger_answers < STRANGER_ANSWERS_MAX {
+            true => STRANGER_ANSWER,
+            false => ms(2 * (timing.dead_ms + timing.disk_silent_ms)),
         }
     }
 

@@ -8,7 +8,7 @@
 //!   pause A 500ms                        SIGSTOP, SIGCONT
 //!   restart A | stop A                   SIGTERM, with and without the restart announced
 //!   power-off A | boot A | power-off both | boot both
-//!   cut link 0 | cut links | heal link 0 | heal links
+//!   cut link 0 | cut links | cut links from A | heal link 0 | heal links
 //!   lose disk 0 [for A] | heal disk 0
 //!   lose shelf | heal shelf              its power
 //!   fail pools A | heal pools A          no import and no export succeeds
@@ -139,6 +139,9 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
     };
     Ok(match words {
         ["links"] => Fault::LinksCut { from: None },
+        ["links", "from", node] => Fault::LinksCut {
+            from: Some(self::node(node)?),
+        },
         ["link", link] => Fault::LinkCut {
             link: number(link, 2)?,
             from: None,

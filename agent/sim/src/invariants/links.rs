@@ -27,7 +27,9 @@ impl World {
             true => self.ledger.links_told[node as usize] |= bit,
             false => self.ledger.links_told[node as usize] &= !bit,
         }
-        let long_ago = self.long_ago_for_links();
+        let Some(long_ago) = self.long_ago_for_links() else {
+            return;
+        };
         let well = self.ledger.links_well_since.get(link).copied().flatten();
         let is_well = well.is_some_and(|since| since <= long_ago) && self.plan.loss == 0;
         if is_silent && is_well && self.both_speak_since(long_ago) {
@@ -39,7 +41,9 @@ impl World {
     /// silent-links-are-told: a controller that has heard its peer on one link for long, and nothing on another one,
     /// has said so.
     pub(crate) fn silent_links(&mut self, node: Node) {
-        let long_ago = self.long_ago_for_links();
+        let Some(long_ago) = self.long_ago_for_links() else {
+            return;
+        };
         if self.plan.loss > 0 || !self.both_speak_since(long_ago) {
             return;
         }
@@ -75,9 +79,10 @@ impl World {
         }
     }
 
-    fn long_ago_for_links(&self) -> u64 {
+    /// `None` in a young world.
+    fn long_ago_for_links(&self) -> Option<u64> {
         let long_ms = TOLD_WITHIN_MS + self.plan.timing.dead_ms + 4 * self.plan.jitter_us / 1000;
-        self.now.saturating_sub(long_ms * 1000)
+        self.now.checked_sub(long_ms * 1000)
     }
 
     /// Both daemons have run, without a pause, since then: both beat, and each has proved itself to the other.
