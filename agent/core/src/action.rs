@@ -4,6 +4,7 @@ use crate::beat::{ArbiterList, Beat};
 use crate::disk_work::{DiskOutcome, DiskWork};
 use crate::ids::{DiskId, Epoch, Node, OpId, PoolId, RequestId};
 use crate::key::Key;
+use crate::memory::{Visitor, Walk as _, walk_number};
 use crate::settings::Settings;
 use crate::time::Instant;
 use failover_api::{HistoryRecord, Notice};
@@ -44,7 +45,7 @@ pub enum Action {
 }
 
 /// The VIP lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lease {
     /// Passes until then, whether a lease lives or not.
     Grant {
@@ -61,7 +62,7 @@ pub enum Lease {
 }
 
 /// Slow work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum Work {
     /// On one disk's lane.
     Disk {
@@ -99,7 +100,7 @@ pub enum Work {
 }
 
 /// How work ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum Outcome {
     /// Disk work.
     Disk(DiskOutcome),
@@ -110,7 +111,7 @@ pub enum Outcome {
 }
 
 /// A record of the journal. Entries are applied in order; the last of a kind wins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Entry {
     /// Boot counter in use.
@@ -128,7 +129,7 @@ pub enum Entry {
 }
 
 /// What the journal says at start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Restored {
     /// Boot counter last used.
     pub incarnation: u16,
@@ -166,7 +167,7 @@ impl Restored {
 }
 
 /// Kept in the runtime folder while this controller owns: what a restarted daemon needs to adopt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct OwnerRecord {
     /// Boot counter in the keys.
     pub incarnation: u16,
@@ -178,6 +179,44 @@ pub struct OwnerRecord {
     pub serving: bool,
     /// The disks that were won.
     pub won: Vec<DiskId>,
+}
+
+impl OwnerRecord {
+    /// Walks over what it holds.
+    pub fn walk(&mut self, visitor: &mut impl Visitor) {
+        let OwnerRecord {
+            incarnation: _,
+            epoch,
+            key,
+            serving: _,
+            won: _,
+        } = self;
+        visitor.epoch(epoch);
+        visitor.key(key);
+    }
+}
+
+impl Restored {
+    /// Walks over what it holds.
+    pub fn walk(&mut self, visitor: &mut impl Visitor) {
+        let Restored {
+            incarnation: _,
+            epoch,
+            settings,
+            arbiters: _,
+            owned,
+            resets: _,
+            owner,
+            owner_unreadable: _,
+            session: _,
+        } = self;
+        visitor.epoch(epoch);
+        if let Some(settings) = settings {
+            walk_number(visitor, &mut settings.version.epoch);
+        }
+        owned.iter_mut().for_each(|epoch| visitor.epoch(epoch));
+        owner.iter_mut().for_each(|owner| owner.walk(visitor));
+    }
 }
 
 /// Why a command was refused.

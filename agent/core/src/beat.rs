@@ -9,7 +9,7 @@ use failover_api::Status;
 use serde::{Deserialize, Serialize};
 
 /// One beat.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Beat {
     /// Sender.
     pub node: Node,
@@ -51,7 +51,7 @@ pub struct Beat {
 }
 
 /// The beat that was heard last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Hash)]
 pub struct Echo {
     /// Its session.
     pub session: Session,
@@ -120,7 +120,7 @@ impl Role {
 }
 
 /// The arbiter set: numbered lists, never derived from what is visible.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct ArbiterList {
     /// Grows by one with each change.
     pub version: u32,
@@ -131,7 +131,7 @@ pub struct ArbiterList {
 }
 
 /// A question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Ask {
     /// Its number, drawn by the sender.
     pub number: u32,
@@ -140,7 +140,7 @@ pub struct Ask {
 }
 
 /// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum AskWhat {
     /// The owner asks whether the peer can take over in a handover.
     CanYouTake,
@@ -149,7 +149,7 @@ pub enum AskWhat {
 }
 
 /// An answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Answer {
     /// Number of the question.
     pub number: u32,

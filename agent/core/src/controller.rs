@@ -7,6 +7,8 @@
 //! Everything is level-triggered: after each event the state looks at all facts anew and acts on what holds now.
 //! A condition that will hold later says so with `wake_at`; `next_timeout` is the earliest of those.
 
+mod memory;
+
 use crate::action::{Action, Entry, HaltReason, Lease, Restored, Work};
 use crate::beat::{Ask, Beat};
 use crate::config::CoreConfig;
@@ -37,6 +39,7 @@ const STRANGER_ANSWER: Duration = ms(10);
 const STRANGER_ANSWERS_MAX: u8 = 50;
 
 /// One controller of the pair.
+#[derive(Clone, Debug)]
 pub struct Controller {
     pub(crate) config: CoreConfig,
     pub(crate) state: State,
@@ -98,7 +101,7 @@ pub struct Controller {
 }
 
 /// How the daemon ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StopKind {
     /// For good.
     Leave,
@@ -107,7 +110,7 @@ pub(crate) enum StopKind {
 }
 
 /// A request that waits for its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Request {
     pub(crate) id: RequestId,
     pub(crate) wants: Wants,
@@ -115,7 +118,7 @@ pub(crate) struct Request {
 }
 
 /// What a waiting request wants to see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Wants {
     /// The peer serves.
     PeerServes,

@@ -9,6 +9,7 @@
 
 use crate::ids::PathId;
 use crate::key::{Key, Phase};
+use crate::memory::{Visitor, Walk as _, walk_bits, walk_command};
 use crate::pr::{PrCommand, PrError, PrReply};
 use crate::time::Instant;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ const UNIT_ATTENTIONS_MAX: u8 = 8;
 const TORN_SURVEYS_MAX: u8 = 3;
 
 /// What to do on one disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum DiskWork {
     /// READ FULL STATUS; where a target has none, READ KEYS and READ RESERVATION, paired by PRgeneration.
     Survey,
@@ -86,7 +87,7 @@ impl DiskWork {
 }
 
 /// The keys of a disk at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Survey {
     /// PRgeneration; pairs the two reads, proves nothing else.
     pub generation: u32,
@@ -99,7 +100,7 @@ pub struct Survey {
 }
 
 /// How disk work ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum DiskOutcome {
     /// Survey.
     Surveyed(Survey),
@@ -123,6 +124,21 @@ pub enum DiskOutcome {
 }
 
 impl DiskOutcome {
+    /// Walks over the keys in it.
+    pub fn walk(&mut self, visitor: &mut impl Visitor) {
+        match self {
+            DiskOutcome::Surveyed(survey)
+            | DiskOutcome::Fenced(survey)
+            | DiskOutcome::LostRace(Some(survey)) => visitor.survey(survey),
+            DiskOutcome::Taken
+            | DiskOutcome::LostRace(None)
+            | DiskOutcome::Rolled { .. }
+            | DiskOutcome::Left
+            | DiskOutcome::Unreachable(_)
+            | DiskOutcome::NotSent(_) => {}
+        }
+    }
+
     /// What may be said while an earlier command, which nobody waits for any more, is still on its way to the disk: it may
     /// register a key yet, so the disk isn't left.
     pub fn unsettled(self) -> DiskOutcome {
@@ -154,7 +170,7 @@ pub enum DiskStep {
 pub type PrAnswer = Result<PrReply, PrError>;
 
 /// A running piece of disk work.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct DiskTask {
     work: DiskWork,
     paths: u8,
@@ -175,7 +191,7 @@ pub struct DiskTask {
     last_error: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     Start,
     Full(After),
@@ -188,7 +204,7 @@ enum Stage {
 }
 
 /// What a survey inside the task is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum After {
     /// It is the result.
     Report,
@@ -221,6 +237,55 @@ impl DiskTask {
             left_behind: 0,
             last_error: String::new(),
         }
+    }
+
+    /// Walks over the keys in it.
+    pub fn walk(&mut self, visitor: &mut impl Visitor) {
+        let DiskTask {
+            work,
+            paths: _,
+            stage: _,
+            last,
+            unit_attentions: _,
+            torn: _,
+            lead: _,
+            seen,
+            done_paths: _,
+            failed_paths: _,
+            victims,
+            retry_from,
+            left_behind,
+            last_error: _,
+        } = self;
+        match work {
+            DiskWork::Survey => {}
+            DiskWork::Take {
+                key,
+                surveyed,
+                until,
+            } => {
+                visitor.key(key);
+                visitor.survey(surveyed);
+                visitor.maybe([until]);
+            }
+            DiskWork::Roll { from, to } => {
+                visitor.key(from);
+                visitor.key(to);
+            }
+            DiskWork::Leave { holder: key } | DiskWork::Answer { key } => visitor.key(key),
+            DiskWork::Expel { key, victims } => {
+                visitor.key(key);
+                victims.iter_mut().for_each(|bits| walk_bits(visitor, bits));
+            }
+        }
+        if let Some((_, command)) = last {
+            walk_command(visitor, command);
+        }
+        visitor.survey(seen);
+        let lists = victims.iter_mut().chain(retry_from);
+        lists
+            .chain([left_behind])
+            .for_each(|bits| walk_bits(visitor, bits));
     }
 
     /// Takes the answer to the last command (`None` at first) and says what comes next.

@@ -5,12 +5,14 @@ use crate::config::DiskConfig;
 use crate::disk_work::Survey;
 use crate::ids::{DiskId, Node, OpId};
 use crate::key::{Key, Phase};
+use crate::memory::{Visitor, Walk as _, walk_bits};
+use crate::owner::ARBITER_FAILURES;
 use crate::time::Instant;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One disk.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Disk {
     /// Its identity.
     pub id: DiskId,
@@ -54,8 +56,51 @@ pub struct Disk {
     pub answered_at: Option<Instant>,
 }
 
+impl Disk {
+    fn walk(&mut self, visitor: &mut impl Visitor) {
+        let Disk {
+            id: _,
+            name: _,
+            busy,
+            look,
+            failed: _,
+            failures,
+            unchanged_since,
+            moved: _,
+            first_seen,
+            ours,
+            lost: _,
+            ok_at,
+            rolled_at,
+            owed,
+            owed_again,
+            look_at,
+            roll_waits: _,
+            stranger: _,
+            expelled_at,
+            answered_at,
+        } = self;
+        busy.iter_mut().for_each(|op| visitor.op(op));
+        if let Some((asked, survey)) = look {
+            visitor.instant(asked);
+            visitor.survey(survey);
+        }
+        // Nothing counts further.
+        *failures = (*failures).min(ARBITER_FAILURES);
+        visitor.maybe([unchanged_since, ok_at, rolled_at, expelled_at, answered_at]);
+        visitor.instants([owed_again, look_at]);
+        for (bits, at) in first_seen {
+            walk_bits(visitor, bits);
+            visitor.instant(at);
+        }
+        for key in [ours, owed].into_iter().flatten() {
+            visitor.key(key);
+        }
+    }
+}
+
 /// A verdict over a jury of disks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// A majority says yes.
     Yes,
@@ -66,7 +111,7 @@ pub enum Verdict {
 }
 
 /// All shared disks and the arbiter lists.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Disks {
     /// Each disk, sorted by identity.
     pub all: BTreeMap<DiskId, Disk>,
@@ -129,6 +174,16 @@ impl Disks {
             of_none: Verdict::Yes,
             pair,
         }
+    }
+
+    pub(crate) fn walk(&mut self, visitor: &mut impl Visitor) {
+        let Disks {
+            all,
+            arbiters: _,
+            of_none: _,
+            pair: _,
+        } = self;
+        all.values_mut().for_each(|disk| disk.walk(visitor));
     }
 
     /// Members of the arbiter lists in the order in which they are taken.

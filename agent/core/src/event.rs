@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Event {
     /// The moment of `next_timeout` has come. The shell delivers every datagram that is already queued first.
     Wake,
@@ -61,7 +61,7 @@ pub enum Event {
 }
 
 /// What operators may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Command {
     /// Hand over to the peer; answered once the peer serves, or with an error if it was reverted.
     BecomePassive,

@@ -10,8 +10,9 @@ use crate::beat::{Ask, Blocker, Role};
 use crate::controller::{Controller, Request, Wants, libc_errno};
 use crate::disk_work::DiskWork;
 use crate::disks::{Disk, Verdict};
-use crate::ids::{DiskId, PoolId, RequestId};
+use crate::ids::{DiskId, PoolId, RequestId, Session};
 use crate::key::Phase;
+use crate::memory::{Visitor, Walk as _};
 use crate::ops::{Job, outcome_of};
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
@@ -22,7 +23,7 @@ use std::collections::BTreeMap;
 const LAST_BEATS: u64 = 2;
 
 /// The running handover.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Handover {
     pub(crate) vips: Option<Result<(), String>>,
     pub(crate) services: Option<Result<(), String>>,
@@ -41,6 +42,24 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
+    pub(crate) fn walk(&mut self, visitor: &mut impl Visitor, run: Session) {
+        let Handover {
+            vips: _,
+            services: _,
+            exports: _,
+            reverting: _,
+            reverted: _,
+            failure: _,
+            went_back_at,
+            answered: _,
+            written_at,
+            leave_seq,
+        } = self;
+        visitor.instant(written_at);
+        visitor.maybe([went_back_at]);
+        leave_seq.iter_mut().for_each(|seq| visitor.seq(run, seq));
+    }
+
     /// Whether this question is a new one; each is followed once.
     pub(crate) fn answers(&mut self, ask: Ask) -> bool {
         self.answered.replace(ask.number) != Some(ask.number)

@@ -16,6 +16,7 @@ pub mod heartbeat;
 pub mod ids;
 pub mod key;
 mod link_alarms;
+pub mod memory;
 mod ops;
 mod own_beat;
 mod owner;

@@ -20,14 +20,14 @@ const SILENT_FOR: Duration = ms(2000);
 const BACK_AFTER: Duration = ms(10_000);
 
 /// What operators were told of the links.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct LinkAlarms {
     /// Since when the peer speaks on any link.
     alive_since: Option<Instant>,
     links: Vec<Told>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 struct Told {
     /// Since when the link was silent, once that was told.
     silent_since: Option<Instant>,

@@ -5,6 +5,7 @@ use crate::controller::{Controller, libc_errno};
 use crate::disk_work::{DiskOutcome, DiskWork, Survey};
 use crate::ids::{DiskId, Epoch, OpId, PoolId, RequestId};
 use crate::key::Key;
+use crate::memory::{Visitor, Walk as _};
 use crate::states::State;
 use crate::takeover::Remembered;
 use crate::time::{Instant, ms};
@@ -12,7 +13,7 @@ use failover_api::Severity;
 use std::time::Duration;
 
 /// Work in flight.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Pending {
     pub(crate) job: Job,
     pub(crate) asked: Instant,
@@ -21,7 +22,7 @@ pub(crate) struct Pending {
 }
 
 /// What a piece of work is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Job {
     Look(DiskId),
     Take(DiskId, Key),
@@ -49,6 +50,23 @@ pub(crate) enum Job {
     PoolImport(PoolId),
     PoolServices(PoolId),
     PoolVips(PoolId),
+}
+
+impl Pending {
+    pub(crate) fn walk(&mut self, visitor: &mut impl Visitor) {
+        let Pending {
+            job,
+            asked,
+            deadline,
+            overdue: _,
+        } = self;
+        visitor.instants([asked, deadline]);
+        match job {
+            Job::Take(_, key) | Job::Roll(_, key) | Job::Answer(_, key) => visitor.key(key),
+            Job::RecordEpoch(epoch) => visitor.epoch(epoch),
+            _ => {}
+        }
+    }
 }
 
 impl Job {

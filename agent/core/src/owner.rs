@@ -8,14 +8,16 @@ mod serving;
 mod steady;
 
 pub(crate) use pools::PoolRetries;
+pub(crate) use repair::ARBITER_FAILURES;
 pub(crate) use steady::NAMED_MAX;
 
 use crate::action::HaltReason;
 use crate::controller::Controller;
 use crate::disk_work::DiskWork;
 use crate::disks::{Disk, Verdict};
-use crate::ids::{DiskId, Epoch};
+use crate::ids::{DiskId, Epoch, Session};
 use crate::key::{Key, Phase};
+use crate::memory::{Holder, Visitor, Walk as _};
 use crate::ops::Job;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
@@ -27,7 +29,7 @@ const REPAIR_PAUSE_MS: u64 = 1000;
 pub(crate) const ANNOUNCEMENTS: u8 = 4;
 
 /// What an owner keeps.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Owner {
     /// Counter in the keys.
     pub(crate) beat: u16,
@@ -86,6 +88,39 @@ impl Owner {
             since: now,
             steady: steady::Steady::default(),
         }
+    }
+
+    pub(crate) fn walk(&mut self, visitor: &mut impl Visitor, of: Holder, run: Session) {
+        let Owner {
+            beat,
+            roll_now: _,
+            roll_all_once: _,
+            lease_until,
+            announcements_left: _,
+            announce_at,
+            phase: _,
+            phase_since,
+            roll_at,
+            held: _,
+            alone_since,
+            repair,
+            repair_at,
+            repair_until,
+            has_imported: _,
+            lan_down_since,
+            restart_exit,
+            inherited: _,
+            restart_seq,
+            since,
+            steady,
+        } = self;
+        visitor.key_beat(of, beat);
+        visitor.maybe([lease_until, lan_down_since, restart_exit]);
+        visitor.instants([announce_at, phase_since, roll_at, alone_since]);
+        visitor.instants([repair_at, repair_until, since]);
+        repair.iter_mut().for_each(|epoch| visitor.epoch(epoch));
+        visitor.seq(run, restart_seq);
+        steady.walk(visitor);
     }
 
     /// A takeover begins.

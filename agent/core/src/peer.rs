@@ -5,6 +5,7 @@
 
 use crate::beat::{Beat, Echo, Role};
 use crate::ids::{LinkId, Session};
+use crate::memory::{Visitor, Walk as _, walk_beat};
 use crate::time::Instant;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub enum Heard {
 }
 
 /// One link.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Link {
     /// Receive stamp of its last valid beat, shifted by our own stalls.
     pub heard: Option<Instant>,
@@ -37,7 +38,7 @@ pub struct Link {
 }
 
 /// The peer.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Peer {
     /// The newest beat of its confirmed run.
     pub beat: Option<Beat>,
@@ -213,6 +214,51 @@ impl Peer {
         self.heard = self.heard.map(|heard| (heard + gap).min(now));
         for link in &mut self.links {
             link.heard = link.heard.map(|heard| (heard + gap).min(now));
+        }
+    }
+
+    /// Its beats that may be echoed yet.
+    pub(crate) fn known_beats(&self) -> impl Iterator<Item = Echo> + '_ {
+        let newest = self.beat.iter().map(|beat| Echo {
+            session: beat.session,
+            seq: beat.seq,
+        });
+        newest.chain([self.stranger, self.echoed].into_iter().flatten())
+    }
+
+    pub(crate) fn walk(&mut self, visitor: &mut impl Visitor, run: Session) {
+        let Peer {
+            beat,
+            links,
+            heard,
+            echo_received,
+            echo_proof,
+            plain_at,
+            echo_seq,
+            echo_sent,
+            refused,
+            stranger,
+            echoed,
+            sent,
+        } = self;
+        // The links count the beats of the run that counts.
+        let other = beat.as_ref().map_or(Session(0), |beat| beat.session);
+        beat.iter_mut().for_each(|beat| walk_beat(visitor, beat));
+        for Link { heard, up: _, seq } in links {
+            visitor.maybe([heard]);
+            visitor.seq(other, seq);
+        }
+        visitor.maybe([heard, echo_received, echo_proof, plain_at, echo_sent]);
+        *refused = 0;
+        for echo in [stranger, echoed].into_iter().flatten() {
+            visitor.seq(echo.session, &mut echo.seq);
+        }
+        let heard = *echo_seq;
+        sent.retain(|(seq, _)| *seq > heard && visitor.may_be_echoed(run, *seq));
+        visitor.seq(run, echo_seq);
+        for (seq, at) in sent {
+            visitor.seq(run, seq);
+            visitor.instant(at);
         }
     }
 }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One command on one path of one disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum PrCommand {
     /// READ KEYS.
     ReadKeys,
@@ -57,7 +57,7 @@ pub enum PrCommand {
 }
 
 /// What a command answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum PrReply {
     /// GOOD, nothing to say.
     Good,
@@ -91,7 +91,7 @@ pub enum PrReply {
 }
 
 /// Why a command failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum PrError {
     /// RESERVATION CONFLICT: the key named isn't the one registered, or this path isn't registered.
     Conflict,

@@ -4,7 +4,7 @@ use crate::ids::Node;
 use serde::{Deserialize, Serialize};
 
 /// Settings that operators change at run time. The newer of two is the one with the greater `version`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Settings {
     /// Order: epoch in force when it was changed, number of the change, who changed it.
     pub version: SettingsVersion,
@@ -17,7 +17,7 @@ pub struct Settings {
 }
 
 /// Order of two settings (`protocol.md` section 7), ties broken by the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Hash)]
 pub struct SettingsVersion {
     /// Epoch in force at the change.
     pub epoch: u64,
@@ -43,7 +43,7 @@ impl Default for Settings {
 }
 
 /// A change asked for by an operator; `None` changes nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct SettingsChange {
     /// Hold automatic failover.
     pub disabled: Option<bool>,

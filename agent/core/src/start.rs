@@ -6,6 +6,7 @@ use crate::controller::{Controller, StopKind};
 use crate::disks::Verdict;
 use crate::ids::DiskId;
 use crate::key::{Key, Phase};
+use crate::memory::{Visitor, Walk as _};
 use crate::ops::Job;
 use crate::states::{self, State};
 use crate::time::{Instant, ms};
@@ -22,7 +23,7 @@ const CLEAN_AGAIN_MS: u64 = 1000;
 const CLEAN_AGAIN_HELD_MS: u64 = 5000;
 
 /// What is known while starting.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Start {
     /// The incarnation is in the journal.
     pub(crate) incarnation_durable: bool,
@@ -37,6 +38,21 @@ pub(crate) struct Start {
 }
 
 impl Start {
+    pub(crate) fn walk(&mut self, visitor: &mut impl Visitor) {
+        let Start {
+            incarnation_durable: _,
+            record,
+            doubtful: _,
+            asked: _,
+            cleaned: _,
+            again_at,
+            failures: _,
+            told: _,
+        } = self;
+        record.iter_mut().for_each(|record| record.walk(visitor));
+        visitor.maybe([again_at]);
+    }
+
     pub(crate) fn new(record: Option<OwnerRecord>, doubtful: bool) -> Start {
         Start {
             record,

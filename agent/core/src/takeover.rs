@@ -16,13 +16,14 @@ use crate::disk_work::DiskWork;
 use crate::disks::{Disk, Verdict};
 use crate::ids::{DiskId, PoolId};
 use crate::key::Key;
+use crate::memory::{Visitor, Walk as _};
 use crate::ops::Job;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a takeover runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// The owner is dead.
     #[default]
@@ -38,7 +39,7 @@ pub(crate) enum Kind {
 }
 
 /// How far one disk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Try {
     Looking,
     Taking,
@@ -48,14 +49,14 @@ enum Try {
 }
 
 /// How far the owner record is, without which nothing is imported.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Remembered {
     Asked,
     Ended(Result<(), String>),
 }
 
 /// The running takeover.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Takeover {
     pub(crate) kind: Kind,
     pub(crate) services: Option<Result<(), String>>,
@@ -82,6 +83,31 @@ pub(crate) struct Takeover {
 }
 
 impl Takeover {
+    pub(crate) fn walk(&mut self, visitor: &mut impl Visitor) {
+        let Takeover {
+            kind: _,
+            services: _,
+            vips: _,
+            marks,
+            won: _,
+            imports: _,
+            tries: _,
+            retries: _,
+            surveyed_from,
+            lease_was_ended: _,
+            announce_from,
+            prove_from,
+            remembered: _,
+            imports_asked: _,
+            services_asked: _,
+            vips_asked: _,
+            announce_asked: _,
+        } = self;
+        // For the history alone.
+        marks.clear();
+        visitor.instants([surveyed_from, announce_from, prove_from]);
+    }
+
     /// A takeover of this kind is running in `state`: our echo must not renew the old owner's lease.
     pub(crate) fn is_unplanned_in(&self, state: State) -> bool {
         let running = matches!(

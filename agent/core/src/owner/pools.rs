@@ -12,6 +12,7 @@
 use crate::action::{Outcome, Work};
 use crate::controller::Controller;
 use crate::ids::{DiskId, PoolId};
+use crate::memory::Visitor;
 use crate::ops::{Job, outcome_of};
 use crate::states::State;
 use crate::time::{Instant, ms};
@@ -28,14 +29,14 @@ const DISK_WON_PAUSE: Duration = ms(1000);
 const UNANSWERED_MAX: usize = 2;
 
 /// Pools that failed alone, and the one that is being tried.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct PoolRetries {
     failed: BTreeMap<PoolId, Failed>,
     running: Option<(PoolId, Step)>,
 }
 
 /// A pool that isn't imported though its controller serves.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Failed {
     tried_at: Instant,
     pause: Duration,
@@ -45,7 +46,7 @@ struct Failed {
 }
 
 /// How far a try is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Importing,
     StartingServices,
@@ -53,6 +54,19 @@ enum Step {
 }
 
 impl PoolRetries {
+    pub(crate) fn walk(&mut self, visitor: &mut impl Visitor) {
+        let PoolRetries { failed, running: _ } = self;
+        for one in failed.values_mut() {
+            let Failed {
+                tried_at,
+                pause: _,
+                with: _,
+                told: _,
+            } = one;
+            visitor.instant(tried_at);
+        }
+    }
+
     /// A try runs: a planned handover waits for it, because its work stands in the way of the handover's.
     pub(crate) fn running(&self) -> Option<PoolId> {
         self.running.map(|(pool, _)| pool)

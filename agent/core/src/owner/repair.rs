@@ -14,7 +14,7 @@ use crate::time::{Instant, ms};
 use failover_api::Severity;
 
 /// Failed operations in a row after which an arbiter is replaced.
-const ARBITER_FAILURES: u32 = 3;
+pub(crate) const ARBITER_FAILURES: u32 = 3;
 
 impl Controller {
     /// Replaces an arbiter that failed by a disk that we hold; one at a time, never while the peer hasn't

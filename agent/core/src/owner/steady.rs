@@ -13,6 +13,7 @@ use crate::controller::Controller;
 use crate::disk_work::DiskWork;
 use crate::disks::Disk;
 use crate::ids::DiskId;
+use crate::memory::{Visitor, Walk as _};
 use crate::ops::Job;
 use crate::states::State;
 use crate::time::{Instant, ms};
@@ -26,7 +27,7 @@ const WHOLE_AFTER: Duration = ms(10_000);
 pub(crate) const NAMED_MAX: usize = 8;
 
 /// What operators were told of lost disks.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Steady {
     /// Disks that were told of since all were well.
     told: BTreeSet<DiskId>,
@@ -37,6 +38,16 @@ pub(crate) struct Steady {
 }
 
 impl Steady {
+    pub(crate) fn walk(&mut self, visitor: &mut impl Visitor) {
+        let Steady {
+            told: _,
+            well_since,
+            verified_from,
+        } = self;
+        visitor.maybe([well_since]);
+        visitor.instant(verified_from);
+    }
+
     /// Every disk was taken or given up: verifying begins.
     pub(crate) fn verify_from(&mut self, now: Instant) {
         self.verified_from = now;
