@@ -83,7 +83,7 @@ impl UnitAttention {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Hash)]
 struct Slot {
     /// Registered key; 0 for none.
     key: u64,
@@ -92,7 +92,7 @@ struct Slot {
 }
 
 /// One disk's reservations.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Disk {
     slots: [Slot; 2 * PATHS_MAX],
     /// Slot of the nexus that holds the reservation. Its type is always Write Exclusive – Registrants Only.
@@ -121,6 +121,13 @@ impl Disk {
             full_status: false,
             ..self
         }
+    }
+
+    /// Every registered key, to be replaced by one that says as much; PRgeneration starts anew.
+    pub fn each_key(&mut self, mut change: impl FnMut(&mut u64)) {
+        self.generation = 0;
+        let slots = self.slots.iter_mut().filter(|slot| slot.key != 0);
+        slots.for_each(|slot| change(&mut slot.key));
     }
 
     /// Carries out one command that arrived over `nexus`.

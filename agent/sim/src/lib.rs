@@ -7,6 +7,7 @@ pub mod coverage;
 pub mod demo;
 pub mod disk;
 pub mod enclosure;
+pub mod explore;
 pub mod faults;
 pub mod invariants;
 mod lanes;

@@ -2,10 +2,14 @@
 
 use clap::{Parser, Subcommand};
 use failover_sim::demo::{self, DemoCommand};
+use failover_sim::explore::bounds::Size;
+use failover_sim::explore::report;
+use failover_sim::explore::way::{Outcome, Way};
 use failover_sim::mutants::{self, End};
 use failover_sim::real_scale;
 use failover_sim::runner::{run_seed, run_seeds};
 use failover_sim::scale::{self, Setting};
+use failover_sim::script;
 use failover_sim::story::Story;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,6 +67,21 @@ enum Command {
         #[arg(long)]
         root: Option<PathBuf>,
     },
+    /// Explore every order of events, faults and commands within bounds.
+    Explore {
+        /// How much: seconds, minutes or hours.
+        #[arg(long, value_enum, default_value_t = Bounds::Small)]
+        bounds: Bounds,
+        /// Threads; one per core by default.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// States of one exploration at most; one that has more is cut off, and fails. A million takes about 80 MB.
+        #[arg(long, default_value_t = 100_000_000)]
+        states_max: u64,
+        /// Instead: go the way in this file again, as an exploration printed it, and tell its story.
+        #[arg(long, value_name = "FILE")]
+        replay: Option<PathBuf>,
+    },
     /// Tell the story of one seed.
     Trace {
         /// Which.
@@ -94,6 +113,23 @@ enum Command {
     },
     #[command(flatten)]
     Demo(DemoCommand),
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Bounds {
+    Small,
+    Medium,
+    Large,
+}
+
+impl From<Bounds> for Size {
+    fn from(bounds: Bounds) -> Size {
+        match bounds {
+            Bounds::Small => Size::Small,
+            Bounds::Medium => Size::Medium,
+            Bounds::Large => Size::Large,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -155,8 +191,44 @@ fn main() -> ExitCode {
             in_flight,
             ..
         } => many_disks(&disks, latency_ms, in_flight),
+        Command::Explore {
+            replay: Some(file), ..
+        } => go_again(&file),
+        Command::Explore {
+            bounds,
+            jobs,
+            states_max,
+            replay: None,
+        } => {
+            let jobs = jobs.unwrap_or_else(cores);
+            let end = report::run(bounds.into(), jobs, states_max, &mut std::io::stdout());
+            code(end.unwrap_or(false))
+        }
         Command::Trace { seed } => one_seed(seed, true),
         Command::Demo(command) => demo::execute(command),
+    }
+}
+
+/// Goes a way that an exploration printed; fails where a rule is broken on it.
+fn go_again(file: &Path) -> ExitCode {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => {
+            eprintln!("{}: {error}", file.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    let (way, _) = script::divide(&text);
+    match Way::parse(way) {
+        Ok(way) => {
+            let config = way.bounds().config();
+            print!("{}", way.story(&config));
+            code(way.go(&config, |_, _| {}) == Outcome::Fine)
+        }
+        Err(why) => {
+            eprintln!("{}: {why}", file.display());
+            ExitCode::FAILURE
+        }
     }
 }
 
