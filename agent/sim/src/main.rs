@@ -253,23 +253,22 @@ fn run_mutants(root: &Path, seeds: u64, only: &[String], jobs: usize) -> ExitCod
     let chosen = names
         .iter()
         .filter(|name| only.is_empty() || only.contains(name));
-    let (mut tried, mut good) = (0, true);
-    println!("{:<26} {:<26} in", "mutant", "caught by");
+    let (mut tried, mut caught) = (0, 0);
+    println!("{:<26} {:<26} {:>7}  in", "mutant", "caught by", "s");
     for name in chosen {
         tried += 1;
-        match mutants::try_mutant(root, &lab, name, seeds, jobs) {
-            End::Caught { rule, by } => println!("{name:<26} {rule:<26} {by}"),
-            End::Alive => {
-                good = false;
-                println!("{name:<26} ALIVE after {seeds} seeds");
+        let (end, took) = mutants::try_mutant(root, &lab, name, seeds, jobs);
+        match end {
+            End::Caught { rule, by } => {
+                caught += 1;
+                println!("{name:<26} {rule:<26} {:>7.1}  {by}", took.as_secs_f64());
             }
-            End::Failed(why) => {
-                good = false;
-                println!("{name:<26} NOT TRIED: {why}");
-            }
+            End::Alive => println!("{name:<26} ALIVE after {seeds} seeds"),
+            End::Failed(why) => println!("{name:<26} NOT TRIED: {why}"),
         }
     }
-    code(good && tried > 0)
+    println!("{caught} of {tried} caught");
+    code(caught == tried && tried > 0)
 }
 
 fn one_seed(seed: u64, trace: bool) -> ExitCode {

@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// Modules of the simulator that a mutant needs.
 const MODULES: [&str; 14] = [
@@ -115,12 +116,14 @@ pub fn names(root: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds one mutant in `lab` and runs what might catch it, at most `seeds` seeds.
-pub fn try_mutant(root: &Path, lab: &Path, name: &str, seeds: u64, jobs: usize) -> End {
-    let end = prepare(root, lab, Some(name))
-        .and_then(|()| build(lab))
-        .and_then(|()| run(root, lab, seeds, jobs));
-    end.unwrap_or_else(End::Failed)
+/// Builds one mutant in `lab` and runs what might catch it, at most `seeds` seeds. How that ended, and how long it ran.
+pub fn try_mutant(root: &Path, lab: &Path, name: &str, seeds: u64, jobs: usize) -> (End, Duration) {
+    if let Err(why) = prepare(root, lab, Some(name)).and_then(|()| build(lab)) {
+        return (End::Failed(why), Duration::ZERO);
+    }
+    let began = Instant::now();
+    let end = run(root, lab, seeds, jobs).unwrap_or_else(End::Failed);
+    (end, began.elapsed())
 }
 
 /// The scenarios and the pinned seeds come first: what broke a rule once does so again where its guard is gone, while how
