@@ -12,6 +12,7 @@ pub mod faults;
 pub mod invariants;
 mod lanes;
 pub mod machine;
+pub mod matrix;
 pub mod mutants;
 pub mod pinned;
 pub mod plan;

@@ -5,6 +5,7 @@ use failover_sim::demo::{self, DemoCommand};
 use failover_sim::explore::bounds::Size;
 use failover_sim::explore::report;
 use failover_sim::explore::way::{Outcome, Way};
+use failover_sim::matrix;
 use failover_sim::mutants::{self, End};
 use failover_sim::real_scale;
 use failover_sim::runner::{run_seed, run_seeds};
@@ -81,6 +82,15 @@ enum Command {
         /// Instead: go the way in this file again, as an exploration printed it, and tell its story.
         #[arg(long, value_name = "FILE")]
         replay: Option<PathBuf>,
+    },
+    /// Start the pair from every combination of what machines, disks, addresses and links may be found as.
+    Matrix {
+        /// Threads; one per core by default.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Tell the story of this case alone, by its number.
+        #[arg(long)]
+        case: Option<usize>,
     },
     /// Tell the story of one seed.
     Trace {
@@ -204,9 +214,54 @@ fn main() -> ExitCode {
             let end = report::run(bounds.into(), jobs, states_max, &mut std::io::stdout());
             code(end.unwrap_or(false))
         }
+        Command::Matrix {
+            case: Some(number), ..
+        } => one_case(number),
+        Command::Matrix { jobs, case: None } => start_matrix(jobs.unwrap_or_else(cores)),
         Command::Trace { seed } => one_seed(seed, true),
         Command::Demo(command) => demo::execute(command),
     }
+}
+
+fn one_case(number: usize) -> ExitCode {
+    let cases = matrix::cases();
+    let Some(case) = cases.get(number) else {
+        eprintln!("there are {} cases, numbered from 0", cases.len());
+        return ExitCode::FAILURE;
+    };
+    println!("case {number}: {case}");
+    let (_, end) = matrix::run_case(*case, Story::Print);
+    println!("{end:?}");
+    code(!matches!(end, matrix::End::Wrong(_)))
+}
+
+fn start_matrix(jobs: usize) -> ExitCode {
+    let cases = matrix::cases();
+    let number = |case: &matrix::Case| cases.iter().position(|one| one == case).unwrap_or(0);
+    let began = std::time::Instant::now();
+    let outcome = matrix::run(jobs);
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{} cases in {seconds:.1} s", cases.len());
+    for (bound, count) in &outcome.served {
+        println!(
+            "{count:>6}  one controller serves within {:.1} s",
+            *bound as f64 / 1e6
+        );
+    }
+    for (words, (count, case, at)) in &outcome.late {
+        let at = *at as f64 / 1e6;
+        println!("{count:>6}  one serves after more than 5 s, at most {at:.1} s; at 5 s: {words}");
+        println!("        such as case {}: {case}", number(case));
+    }
+    for (words, (count, case)) in &outcome.stopped {
+        println!("{count:>6}  nobody serves: {words}");
+        println!("        such as case {}: {case}", number(case));
+    }
+    for (case, why) in outcome.wrong.iter().take(20) {
+        println!("WRONG   case {}: {case}: {why}", number(case));
+    }
+    println!("{} wrong", outcome.wrong.len());
+    code(outcome.wrong.is_empty())
 }
 
 /// Goes a way that an exploration printed; fails where a rule is broken on it.

@@ -217,7 +217,7 @@ impl World {
     }
 
     /// Begins a fault that lasts until it is ended.
-    fn begin_lasting(&mut self, fault: Fault) {
+    pub(crate) fn begin_lasting(&mut self, fault: Fault) {
         let index = self.episodes.len() as u16;
         let (at, until) = (self.now, u64::MAX);
         self.episodes.push(Episode { at, until, fault });
