@@ -11,7 +11,7 @@ use failover_api::{HistoryRecord, Notice};
 use serde::{Deserialize, Serialize};
 
 /// One thing to do. A list of them is carried out in its order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Action {
     /// Slow work: answers with `Event::Done` of the same number, late or never. Work on one disk is never asked
     /// for while earlier work on that disk is unanswered.
@@ -45,7 +45,7 @@ pub enum Action {
 }
 
 /// The VIP lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Lease {
     /// Passes until then, whether a lease lives or not.
     Grant {
@@ -220,7 +220,7 @@ impl Restored {
 }
 
 /// Why a command was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     /// errno of the API: 16 EBUSY, 22 EINVAL, 14 EFAULT, 110 ETIMEDOUT.
     pub errno: i32,

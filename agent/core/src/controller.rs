@@ -27,6 +27,8 @@ use crate::states::{Edge, State};
 use crate::takeover::Takeover;
 use crate::time::{Instant, ms};
 use failover_api::{Notice, Severity};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -39,12 +41,12 @@ const STRANGER_ANSWER: Duration = ms(10);
 const STRANGER_ANSWERS_MAX: u8 = 50;
 
 /// One controller of the pair.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Controller {
     pub(crate) config: CoreConfig,
     pub(crate) state: State,
     pub(crate) since: Instant,
-    pub(crate) why: &'static str,
+    pub(crate) why: Cow<'static, str>,
     pub(crate) started: Instant,
     /// When disks were last taken of which most showed no key of the pair, and so told of no lease.
     pub(crate) took_blank_at: Option<Instant>,
@@ -86,6 +88,7 @@ pub struct Controller {
     pub(crate) beat_now: bool,
     pub(crate) arbiters_acked: u32,
     pub(crate) random: u64,
+    #[serde(skip)]
     pub(crate) out: Vec<Action>,
     pub(crate) journal_again_at: Instant,
     pub(crate) answer_stranger: bool,
@@ -95,13 +98,13 @@ pub struct Controller {
     pub(crate) beat_sent: Instant,
     pub(crate) petted: Instant,
     pub(crate) last_run: Instant,
-    wake: Option<(Instant, &'static str)>,
+    wake: Option<(Instant, Cow<'static, str>)>,
     pub(crate) ops: BTreeMap<OpId, Pending>,
     pub(crate) next_op: u64,
 }
 
 /// How the daemon ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum StopKind {
     /// For good.
     Leave,
@@ -110,7 +113,7 @@ pub(crate) enum StopKind {
 }
 
 /// A request that waits for its end.
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Copy, Debug, Hash, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) id: RequestId,
     pub(crate) wants: Wants,
@@ -118,7 +121,7 @@ pub(crate) struct Request {
 }
 
 /// What a waiting request wants to see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Wants {
     /// The peer serves.
     PeerServes,
@@ -154,7 +157,7 @@ impl Controller {
                 State::Starting
             },
             since: now,
-            why: "the daemon started",
+            why: Cow::Borrowed("the daemon started"),
             started: now,
             took_blank_at: None,
             peer: Peer::new(config.links),
@@ -234,8 +237,8 @@ impl Controller {
     }
 
     /// When `Event::Wake` is due, and what for. Ask again after every `handle`.
-    pub fn next_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.wake
+    pub fn next_timeout(&self) -> Option<(Instant, &str)> {
+        self.wake.as_ref().map(|(at, why)| (*at, why.as_ref()))
     }
 
     /// Internal state.
@@ -249,8 +252,13 @@ impl Controller {
     }
 
     /// The sentence of the last edge.
-    pub fn why(&self) -> &'static str {
-        self.why
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &CoreConfig {
+        &self.config
     }
 
     /// Told to leave the pair, and on its way; a handover that is taken back ends it, until the serving fails, too.
@@ -440,8 +448,12 @@ impl Controller {
 
     /// Says that something is due at `at`.
     pub(crate) fn wake_at(&mut self, at: Instant, why: &'static str) {
-        if self.wake.is_none_or(|(earliest, _)| at < earliest) {
-            self.wake = Some((at, why));
+        if self
+            .wake
+            .as_ref()
+            .is_none_or(|(earliest, _)| at < *earliest)
+        {
+            self.wake = Some((at, Cow::Borrowed(why)));
         }
     }
 
@@ -449,7 +461,7 @@ impl Controller {
     pub(crate) fn go(&mut self, now: Instant, edge: Edge) {
         assert_eq!(self.state, edge.from, "an edge is taken from its own state");
         self.state = edge.to;
-        self.why = edge.why;
+        self.why = Cow::Borrowed(edge.why);
         self.record_history(now, edge);
         self.since = now;
         self.beat_now = true;

@@ -170,7 +170,7 @@ pub enum DiskStep {
 pub type PrAnswer = Result<PrReply, PrError>;
 
 /// A running piece of disk work.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 pub struct DiskTask {
     work: DiskWork,
     paths: u8,
@@ -191,7 +191,7 @@ pub struct DiskTask {
     last_error: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Stage {
     Start,
     Full(After),
@@ -204,7 +204,7 @@ enum Stage {
 }
 
 /// What a survey inside the task is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum After {
     /// It is the result.
     Report,

@@ -8,11 +8,12 @@ use crate::key::{Key, Phase};
 use crate::memory::{Visitor, Walk as _, walk_bits};
 use crate::owner::ARBITER_FAILURES;
 use crate::time::Instant;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One disk.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 pub struct Disk {
     /// Its identity.
     pub id: DiskId,
@@ -100,7 +101,7 @@ impl Disk {
 }
 
 /// A verdict over a jury of disks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     /// A majority says yes.
     Yes,
@@ -111,7 +112,7 @@ pub enum Verdict {
 }
 
 /// All shared disks and the arbiter lists.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 pub struct Disks {
     /// Each disk, sorted by identity.
     pub all: BTreeMap<DiskId, Disk>,

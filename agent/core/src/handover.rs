@@ -17,13 +17,14 @@ use crate::ops::{Job, outcome_of};
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Beats after which a leaving daemon ends.
 const LAST_BEATS: u64 = 2;
 
 /// The running handover.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default, Hash, Serialize, Deserialize)]
 pub(crate) struct Handover {
     pub(crate) vips: Option<Result<(), String>>,
     pub(crate) services: Option<Result<(), String>>,
@@ -159,7 +160,8 @@ impl Controller {
             went_back_at,
             ..Handover::default()
         };
-        self.takeover.marks = vec![("vips off", now)];
+        self.takeover.marks.clear();
+        self.takeover.mark("vips off", now);
         // The lease goes first: from here on no client hears us (design section 4).
         self.out.push(Action::Lease(Lease::End));
         self.owner.lease_until = None;
@@ -175,7 +177,7 @@ impl Controller {
         match self.handover.vips.clone() {
             None => {}
             Some(Ok(())) => {
-                self.takeover.marks.push(("stop services", now));
+                self.takeover.mark("stop services", now);
                 self.run(now, Job::StopServices, Work::StopServices);
                 self.go(now, states::VIPS_OFF);
             }
@@ -187,7 +189,7 @@ impl Controller {
         match self.handover.services.clone() {
             None => {}
             Some(Ok(())) => {
-                self.takeover.marks.push(("export", now));
+                self.takeover.mark("export", now);
                 for pool in self.config.pools.clone() {
                     self.run(now, Job::Export(pool.id), Work::Export(pool.id));
                 }
@@ -238,7 +240,7 @@ impl Controller {
         match failed {
             None => {
                 self.run(now, Job::Remember, Work::Remember(None));
-                self.takeover.marks.push(("hand over", now));
+                self.takeover.mark("hand over", now);
                 self.owner.set_phase(now, Phase::HandingOver);
                 self.handover.written_at = now;
                 self.roll_everywhere(now);

@@ -12,6 +12,7 @@
 use crate::controller::Controller;
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Silence of a link, beside one that speaks, after which it is told of: a burst of losses is shorter.
@@ -20,14 +21,14 @@ const SILENT_FOR: Duration = ms(2000);
 const BACK_AFTER: Duration = ms(10_000);
 
 /// What operators were told of the links.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default, Hash, Serialize, Deserialize)]
 pub(crate) struct LinkAlarms {
     /// Since when the peer speaks on any link.
     alive_since: Option<Instant>,
     links: Vec<Told>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Hash)]
+#[derive(Clone, Copy, Debug, Default, Hash, Serialize, Deserialize)]
 struct Told {
     /// Since when the link was silent, once that was told.
     silent_since: Option<Instant>,

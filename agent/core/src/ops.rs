@@ -10,10 +10,11 @@ use crate::states::State;
 use crate::takeover::Remembered;
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Work in flight.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 pub(crate) struct Pending {
     pub(crate) job: Job,
     pub(crate) asked: Instant,
@@ -22,7 +23,7 @@ pub(crate) struct Pending {
 }
 
 /// What a piece of work is for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Job {
     Look(DiskId),
     Take(DiskId, Key),

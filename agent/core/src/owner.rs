@@ -22,6 +22,7 @@ use crate::ops::Job;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use serde::{Deserialize, Serialize};
 
 /// Pause between two attempts to take lost disks back.
 const REPAIR_PAUSE_MS: u64 = 1000;
@@ -29,7 +30,7 @@ const REPAIR_PAUSE_MS: u64 = 1000;
 pub(crate) const ANNOUNCEMENTS: u8 = 4;
 
 /// What an owner keeps.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 pub(crate) struct Owner {
     /// Counter in the keys.
     pub(crate) beat: u16,

@@ -7,6 +7,7 @@ use crate::beat::{Beat, Echo, Role};
 use crate::ids::{LinkId, Session};
 use crate::memory::{Visitor, Walk as _, walk_beat};
 use crate::time::Instant;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Beats behind the newest one that still count as life on a slower link.
@@ -28,7 +29,7 @@ pub enum Heard {
 }
 
 /// One link.
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Copy, Debug, Hash, Serialize, Deserialize)]
 pub struct Link {
     /// Receive stamp of its last valid beat, shifted by our own stalls.
     pub heard: Option<Instant>,
@@ -38,7 +39,7 @@ pub struct Link {
 }
 
 /// The peer.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 pub struct Peer {
     /// The newest beat of its confirmed run.
     pub beat: Option<Beat>,

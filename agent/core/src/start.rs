@@ -11,6 +11,7 @@ use crate::ops::Job;
 use crate::states::{self, State};
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Self-resets after which a controller stays away.
@@ -23,7 +24,7 @@ const CLEAN_AGAIN_MS: u64 = 1000;
 const CLEAN_AGAIN_HELD_MS: u64 = 5000;
 
 /// What is known while starting.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default, Hash, Serialize, Deserialize)]
 pub(crate) struct Start {
     /// The incarnation is in the journal.
     pub(crate) incarnation_durable: bool,

@@ -11,6 +11,7 @@ use failover_api::{
     DisabledReason, DiskReport, DiskSummary, Evidence, FailoverConfig, HistoryRecord, LinkReport,
     PeerReport, PhaseTime, PoolReport, StateReport, Status, TimerReport,
 };
+use std::borrow::Cow;
 
 impl Controller {
     /// The public state, in one word.
@@ -42,7 +43,7 @@ impl Controller {
             node: self.config.node,
             status: self.status(),
             state: self.state.name().to_owned(),
-            why: self.why.to_owned(),
+            why: self.why.clone().into_owned(),
             since_ms: millis(now, self.since),
             epoch: self.epoch.0,
             incarnation: self.incarnation,
@@ -310,10 +311,10 @@ impl Controller {
         let timing = &self.config.timing;
         let marks = &self.takeover.marks;
         let ends = marks.iter().skip(1).map(|(_, at)| *at).chain([now]);
-        let time = |((phase, from), to): (&(&'static str, Instant), Instant)| PhaseTime {
-            phase: (*phase).to_owned(),
+        let time = |((phase, from), to): (&(Cow<'_, str>, Instant), Instant)| PhaseTime {
+            phase: phase.clone().into_owned(),
             micros: to.since(*from).as_micros() as u64,
-            budget_ms: match *phase {
+            budget_ms: match phase.as_ref() {
                 "detect" => timing.disk_silent_ms + 2 * timing.disk_read_ms,
                 "decide" => timing.disk_read_ms,
                 "fence" => 2 * timing.abort_ms,

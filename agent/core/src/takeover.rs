@@ -20,10 +20,12 @@ use crate::memory::{Visitor, Walk as _};
 use crate::ops::Job;
 use crate::states::{self, Edge, State};
 use crate::time::{Instant, ms};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a takeover runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// The owner is dead.
     #[default]
@@ -39,7 +41,7 @@ pub(crate) enum Kind {
 }
 
 /// How far one disk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Try {
     Looking,
     Taking,
@@ -49,20 +51,20 @@ enum Try {
 }
 
 /// How far the owner record is, without which nothing is imported.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Remembered {
     Asked,
     Ended(Result<(), String>),
 }
 
 /// The running takeover.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default, Hash, Serialize, Deserialize)]
 pub(crate) struct Takeover {
     pub(crate) kind: Kind,
     pub(crate) services: Option<Result<(), String>>,
     pub(crate) vips: Option<Result<(), String>>,
     /// Moments at which its phases began, in order.
-    pub(crate) marks: Vec<(&'static str, Instant)>,
+    pub(crate) marks: Vec<(Cow<'static, str>, Instant)>,
     /// Disks that were won: the only ones that the import may use.
     pub(crate) won: BTreeSet<DiskId>,
     pub(crate) imports: BTreeMap<PoolId, Result<(), String>>,
@@ -83,6 +85,11 @@ pub(crate) struct Takeover {
 }
 
 impl Takeover {
+    /// A phase begins.
+    pub(crate) fn mark(&mut self, phase: &'static str, now: Instant) {
+        self.marks.push((Cow::Borrowed(phase), now));
+    }
+
     pub(crate) fn walk(&mut self, visitor: &mut impl Visitor) {
         let Takeover {
             kind: _,
@@ -127,7 +134,7 @@ impl Takeover {
         *self = Takeover {
             kind: Kind::Adopted,
             won: record.won.iter().copied().collect(),
-            marks: vec![("import", now)],
+            marks: vec![("import".into(), now)],
             lease_was_ended: true,
             announce_from: now,
             remembered: Some(Remembered::Ended(Ok(()))),
@@ -171,7 +178,8 @@ impl Takeover {
         self.vips_asked = false;
         self.announce_asked = false;
         self.announce_from = self.announce_from.max(now);
-        self.marks = vec![("import", now)];
+        self.marks.clear();
+        self.mark("import", now);
     }
 
     /// Brings the addresses up again, nothing else.
@@ -179,7 +187,8 @@ impl Takeover {
         self.vips = None;
         self.vips_asked = false;
         self.announce_asked = false;
-        self.marks = vec![("vip", now)];
+        self.marks.clear();
+        self.mark("vip", now);
     }
 }
 
@@ -199,9 +208,9 @@ impl Controller {
         self.takeover = Takeover {
             kind,
             marks: match kind {
-                Kind::Dead => vec![("detect", life), ("decide", now)],
+                Kind::Dead => vec![("detect".into(), life), ("decide".into(), now)],
                 Kind::Elected | Kind::Handover | Kind::Forced | Kind::Adopted => {
-                    vec![("decide", now)]
+                    vec![("decide".into(), now)]
                 }
             },
             surveyed_from: now,
@@ -302,7 +311,7 @@ impl Controller {
         self.takeover.lease_was_ended = self.takeover.kind == Kind::Handover;
         self.note_blank_disks(now);
         self.takeover.announce_from = self.first_announcement();
-        self.takeover.marks.push(("fence", now));
+        self.takeover.mark("fence", now);
         for disk in self.disks.all.values_mut() {
             disk.ours = None;
             disk.lost = false;

@@ -17,6 +17,7 @@ use crate::ops::{Job, outcome_of};
 use crate::states::State;
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -29,14 +30,14 @@ const DISK_WON_PAUSE: Duration = ms(1000);
 const UNANSWERED_MAX: usize = 2;
 
 /// Pools that failed alone, and the one that is being tried.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default, Hash, Serialize, Deserialize)]
 pub(crate) struct PoolRetries {
     failed: BTreeMap<PoolId, Failed>,
     running: Option<(PoolId, Step)>,
 }
 
 /// A pool that isn't imported though its controller serves.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 struct Failed {
     tried_at: Instant,
     pause: Duration,
@@ -46,7 +47,7 @@ struct Failed {
 }
 
 /// How far a try is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Step {
     Importing,
     StartingServices,

@@ -18,6 +18,7 @@ use crate::ops::Job;
 use crate::states::State;
 use crate::time::{Instant, ms};
 use failover_api::Severity;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const WHOLE_AFTER: Duration = ms(10_000);
 pub(crate) const NAMED_MAX: usize = 8;
 
 /// What operators were told of lost disks.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default, Hash, Serialize, Deserialize)]
 pub(crate) struct Steady {
     /// Disks that were told of since all were well.
     told: BTreeSet<DiskId>,

@@ -446,7 +446,7 @@ impl Controller {
         self.owner.steady.told_of(missed);
         self.owner.steady.verify_from(now);
         self.takeover.won = won;
-        self.takeover.marks.push(("import", now));
+        self.takeover.mark("import", now);
         self.go(now, states::REST_FENCED);
     }
 

@@ -64,7 +64,7 @@ impl Controller {
             return;
         }
         self.pools_failed(now);
-        self.takeover.marks.push(("services", now));
+        self.takeover.mark("services", now);
         self.go(now, states::IMPORTED);
     }
 
@@ -115,7 +115,7 @@ impl Controller {
         match self.takeover.services.clone() {
             None => {}
             Some(Ok(())) => {
-                self.takeover.marks.push(("vip", now));
+                self.takeover.mark("vip", now);
                 self.go(now, states::SERVICES_UP);
             }
             Some(Err(why)) => {

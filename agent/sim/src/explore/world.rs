@@ -230,7 +230,7 @@ impl World {
     }
 
     /// When a controller's next timer is due, and what for.
-    pub fn timer(&self, node: Node) -> Option<(Instant, &'static str)> {
+    pub fn timer(&self, node: Node) -> Option<(Instant, &str)> {
         self.hosts[node as usize].core.as_ref()?.next_timeout()
     }
 

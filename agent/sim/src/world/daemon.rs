@@ -120,10 +120,8 @@ impl World {
         };
         if daemon.wakes_now.1 > 200 {
             let why = daemon.controller.next_timeout();
-            self.violate(
-                "ends",
-                format!("{node}: the control loop turns without rest: {why:?}"),
-            );
+            let text = format!("{node}: the control loop turns without rest: {why:?}");
+            self.violate("ends", text);
             return;
         }
         self.feed(node, Event::Wake);
