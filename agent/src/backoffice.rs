@@ -13,15 +13,18 @@ use crate::history::Past;
 use crate::inbox::{Inbox, Input};
 use crate::ledger::{Entry, Ledger};
 use crate::pair_key::PairKey;
-use crate::preflight::{Kept, read_kept};
+use crate::preflight::{self, read_kept};
+use crate::record::Incidents;
 use crate::rpc::{Backend, Hub};
 use failover_api::{
-    DiskReport, FenceCheck, FenceDisk, FenceKey, FenceStatus, HistoryRecord, StateReport, VipReport,
+    DiskReport, FenceCheck, FenceDisk, FenceKey, FenceStatus, HistoryRecord, Incident, StateReport,
+    VipReport,
 };
 use failover_core::action::Refusal;
 use failover_core::event::Command;
 use failover_core::ids::DiskId;
 use failover_core::key::Key;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,8 +59,16 @@ pub(crate) struct Backoffice {
     generation: AtomicU64,
     hub: Arc<Hub>,
     inbox: Inbox,
-    past: Past,
+    kept: Kept,
     fencing: Fencing,
+}
+
+/// What is kept of the past.
+pub(crate) struct Kept {
+    /// Transitions.
+    pub(crate) past: Past,
+    /// What led to them.
+    pub(crate) incidents: Incidents,
 }
 
 struct Cached {
@@ -72,7 +83,7 @@ impl Backoffice {
         first: StateReport,
         hub: Arc<Hub>,
         inbox: Inbox,
-        past: Past,
+        kept: Kept,
         fencing: Fencing,
     ) -> Backoffice {
         let first = complete(first, &config);
@@ -86,7 +97,7 @@ impl Backoffice {
             generation: AtomicU64::new(0),
             hub,
             inbox,
-            past,
+            kept,
             fencing,
         }
     }
@@ -161,7 +172,24 @@ impl Backend for Backoffice {
     }
 
     fn history(&self, limit: usize) -> Vec<HistoryRecord> {
-        self.past.newest(limit)
+        self.kept.past.newest(limit)
+    }
+
+    fn incidents(&self) -> io::Result<Vec<Incident>> {
+        self.kept.incidents.list()
+    }
+
+    fn keep_incident(&self) -> io::Result<String> {
+        self.kept.incidents.keep()
+    }
+
+    fn read_incident(
+        &self,
+        name: &str,
+        offset: u64,
+        most: usize,
+    ) -> io::Result<Option<(Vec<u8>, u64)>> {
+        self.kept.incidents.read(name, offset, most)
     }
 
     fn virtual_ips(&self) -> Vec<String> {
@@ -240,7 +268,7 @@ fn fence_key(bits: u64, pair: u16) -> FenceKey {
     }
 }
 
-fn check(kept: Kept) -> FenceCheck {
+fn check(kept: preflight::Kept) -> FenceCheck {
     FenceCheck {
         wall_ms: Some(kept.wall_ms),
         passed: kept.passed,

@@ -16,6 +16,7 @@ use crate::last_words::LastWords;
 use crate::links::Links;
 use crate::logger::Log;
 use crate::realtime;
+use crate::record::Recorded;
 use crate::supervisor::Supervisor;
 use failover_api::{Severity, StateReport, Status};
 use failover_core::action::{
@@ -23,7 +24,6 @@ use failover_core::action::{
 };
 use failover_core::adapters::{Clock, Failure, Lease, Watchdog};
 use failover_core::config::CoreConfig;
-use failover_core::controller::Controller;
 use failover_core::event::Event;
 use failover_core::ids::{OpId, RequestId};
 use failover_core::states::State;
@@ -63,7 +63,7 @@ type Answer = oneshot::Sender<Result<(), Refusal>>;
 
 /// What the control thread owns.
 pub(crate) struct Control {
-    controller: Controller,
+    controller: Recorded,
     clock: Arc<dyn Clock>,
     links: Links,
     lanes: Lanes,
@@ -102,7 +102,7 @@ pub(crate) struct Control {
 
 /// What it is made of.
 pub(crate) struct Parts {
-    pub(crate) controller: Controller,
+    pub(crate) controller: Recorded,
     pub(crate) links: Links,
     pub(crate) lanes: Lanes,
     pub(crate) inputs: Inputs,
@@ -325,7 +325,9 @@ impl Control {
         let actions = self.controller.handle_all(self.clock.now(), events);
         self.carry_out(actions);
         while std::mem::take(&mut self.lease_lost) && !self.exit {
-            let actions = self.controller.handle(self.clock.now(), Event::LeaseLost);
+            let actions = self
+                .controller
+                .handle_all(self.clock.now(), vec![Event::LeaseLost]);
             self.carry_out(actions);
         }
         self.show(true);
@@ -380,6 +382,8 @@ impl Control {
         if let Some(last_words) = &self.last_words {
             last_words.settle(self.settle.saturating_sub(began.elapsed()));
         }
+        self.controller
+            .settle(self.settle.saturating_sub(began.elapsed()));
     }
 
     fn change_lease(&mut self, change: LeaseChange) {

@@ -7,7 +7,7 @@
 //! ```
 
 use crate::adapters::link_watch::{LinkChange, LinkWatch};
-use crate::backoffice::{Backoffice, Fencing};
+use crate::backoffice::{Backoffice, Fencing, Kept};
 use crate::config::{self, Config, ConfigErrors};
 use crate::control::{Control, Parts};
 use crate::history::Past;
@@ -20,6 +20,7 @@ use crate::ledger::Ledger;
 use crate::links::{Inspector, LinkCounters, Links};
 use crate::logger::{self, Log};
 use crate::realtime;
+use crate::record::{self, Recorded, WriterThread};
 use crate::rpc::{self, Backend, Hub, Limits, Socket};
 use crate::signals;
 use crate::supervisor::Supervisor;
@@ -28,7 +29,6 @@ use failover_core::action::{Entry, HaltReason};
 use failover_core::adapters::{
     Clock, Failure, Fence, Journal, Lease, Pools, Services, Vips, Watchdog,
 };
-use failover_core::controller::Controller;
 use failover_core::ids::{DiskId, LinkId, PoolId};
 use failover_core::states::State;
 use failover_core::time::Instant;
@@ -137,6 +137,7 @@ pub struct Running {
     stop_rpc: watch::Sender<bool>,
     rpc: tokio::task::JoinHandle<()>,
     logger: JoinHandle<()>,
+    recording: WriterThread,
     handle: Handle,
     instance: Instance,
 }
@@ -221,7 +222,10 @@ fn start_under(
         adapters.clock.clone(),
         log.clone(),
     );
-    let (controller, first) = Controller::new(now, core.clone(), loaded.restored);
+    let (recorder, incidents, recording) =
+        record::start(&paths.runtime_dir, &paths.state_dir, config.node)
+            .map_err(|error| RunError::Start(format!("no place for what is recorded: {error}")))?;
+    let (controller, first) = Recorded::start(now, core.clone(), loaded.restored, recorder);
     let report = controller.report(now);
     let ledger = Arc::new(Ledger::new(core.disks.iter().map(|disk| disk.id)));
     let fencing = Fencing {
@@ -233,7 +237,7 @@ fn start_under(
         report,
         hub.clone(),
         inbox.clone(),
-        past,
+        Kept { past, incidents },
         fencing,
     );
     let backoffice = Arc::new(backoffice);
@@ -277,6 +281,7 @@ fn start_under(
         stop_rpc,
         rpc,
         logger,
+        recording,
         handle,
         instance,
     })
@@ -296,6 +301,14 @@ async fn serve_rpc(
     let served = rpc::serve(socket, hub, backoffice, Limits::default(), stop).await;
     if let Err(error) = served {
         tracing::error!("the control socket is not served any more: {error}");
+    }
+}
+
+/// The last incident is kept, unless the disk hangs.
+fn wait_for(thread: &WriterThread) {
+    let began = std::time::Instant::now();
+    while !thread.is_finished() && began.elapsed() < FAREWELL {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -358,6 +371,7 @@ impl Running {
         self.runtime.shutdown_timeout(FAREWELL);
         // The control thread's end of the log is closed: what is left is written.
         let _ = self.logger.join();
+        wait_for(&self.recording);
         drop(self.instance);
         match ended {
             Ok(true) => Ok(Exit::Halted),

@@ -1,5 +1,6 @@
 //! The history of transitions: a bounded file of JSON lines, and the same in memory for readers.
 
+use crate::adapters::clock::wall_ms;
 use crate::journal::replace;
 use failover_api::HistoryRecord;
 use std::collections::VecDeque;
@@ -8,7 +9,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Records kept.
 const RECORDS_MAX: usize = 1000;
@@ -92,8 +92,7 @@ impl HistoryFile {
     pub(crate) fn keep(&mut self, mut record: HistoryRecord) {
         record.seq = self.next_seq;
         self.next_seq = self.next_seq.saturating_add(1);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        record.wall_ms = now.ok().and_then(|now| u64::try_from(now.as_millis()).ok());
+        record.wall_ms = wall_ms();
         let line = serde_json::to_string(&record);
         {
             let mut records = self.past.records();

@@ -9,6 +9,7 @@
 //! A reset flushes nothing. The block is there before, so that writing it needs no new block, no folder and no
 //! journal of the file system; the disk of the system may hang, so nobody waits for it without a bound.
 
+use crate::adapters::clock::wall_ms;
 use crate::journal::{parse_line, record_line, this_boot};
 use failover_core::adapters::Failure;
 use serde::{Deserialize, Serialize};
@@ -138,10 +139,9 @@ impl LastWords {
 
     /// Begins to write; never waits.
     pub(crate) fn begin(&self, reason: &str, epoch: u64, resets: u8) {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let words = Words {
             boot: self.boot.clone(),
-            wall_ms: now.ok().and_then(|now| u64::try_from(now.as_millis()).ok()),
+            wall_ms: wall_ms(),
             reason: reason.chars().take(REASON_MAX_CHARS).collect(),
             epoch,
             resets,

@@ -33,6 +33,7 @@ pub mod pair_key;
 pub mod preflight;
 mod queue;
 mod realtime;
+pub mod record;
 pub mod rpc;
 mod signals;
 pub mod supervisor;

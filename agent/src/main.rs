@@ -9,12 +9,17 @@ use failoverd::daemon::{self, Exit, RunError};
 use failoverd::disks::SharedDisks;
 use failoverd::fence_commands::{self, CheckOrder, ClearOrder, Ground};
 use failoverd::pair_key::PairKey;
+use failoverd::record::log;
+use failoverd::record::report::{self, Telling};
+use failoverd::record::what_if::{self, Change};
 use failoverd::supervisor;
 use std::error::Error;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt;
@@ -25,6 +30,9 @@ const DEFAULT_CONFIG: &str = "/etc/failoverd/failoverd.toml";
 /// Exit code of a check whose disk doesn't pass.
 const DOES_NOT_PASS: u8 = 3;
 
+/// Exit code of a replay whose decisions are others.
+const DIFFERS: u8 = 3;
+
 const SIGNALS: &str = "\
 Signals:
   SIGTERM  ends it; a MASTER hands over first if its peer can take over. If the file `restart` is in the runtime
@@ -33,7 +41,7 @@ Signals:
   SIGHUP   reads the configuration again and applies what may change at run time; all or nothing.
 
 Exit codes: 0 done, or ended in order; 1 refused, failed, or halted without a reset, the reason is on standard error; 2 wrong
-usage; 3 a checked disk doesn't pass.";
+usage; 3 a checked disk doesn't pass, or a replay decides otherwise.";
 
 /// High availability for a pair of storage controllers.
 #[derive(Parser)]
@@ -69,6 +77,23 @@ enum Command {
     /// Check one disk, or clear reservations in an emergency.
     #[command(subcommand)]
     Fence(Fence),
+    /// Make the decisions of a recorded incident again, on any machine, and compare them with what was decided.
+    ///
+    /// `midctl incident export` writes the file. Nothing of this machine is looked at or changed. Exit code 3: a decision
+    /// differs, or the file is damaged.
+    Replay {
+        /// The file.
+        file: PathBuf,
+        /// Stop so many seconds after its beginning.
+        #[arg(long, value_name = "SECONDS")]
+        until: Option<f64>,
+        /// Tell the evidence of each transition, what came with it and what was asked for.
+        #[arg(long)]
+        explain: bool,
+        /// Tell what the same inputs would have led to with this timer instead; may be given several times.
+        #[arg(long, value_name = "TIMER=VALUE", conflicts_with = "explain")]
+        what_if: Vec<Change>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -121,6 +146,19 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         (Some(Command::NewKey { file }), _) => new_key(&file),
+        (
+            Some(Command::Replay {
+                file,
+                until,
+                explain,
+                what_if,
+            }),
+            _,
+        ) => match replay(&file, until, explain, &what_if) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(DIFFERS),
+            Err(error) => Err(error),
+        },
         (None, what) if what.print_default_config => {
             print!("{}", default_text());
             Ok(())
@@ -155,6 +193,38 @@ fn new_key(file: &Path) -> Result<(), Box<dyn Error>> {
         file.display()
     );
     Ok(())
+}
+
+/// Whether every decision is the same.
+fn replay(
+    file: &Path,
+    until: Option<f64>,
+    explain: bool,
+    changes: &[Change],
+) -> Result<bool, Box<dyn Error>> {
+    let named = |why: String| format!("{}: {why}", file.display());
+    let until = until.map(Duration::try_from_secs_f64).transpose();
+    let until = until.map_err(|error| format!("--until: {error}"))?;
+    let bytes = std::fs::read(file).map_err(|error| named(error.to_string()))?;
+    let segments = log::parse(&bytes).map_err(named)?;
+    let mut out = std::io::stdout().lock();
+    if changes.is_empty() {
+        let telling = Telling { until, explain };
+        return Ok(match report::tell(&segments, telling, &mut out) {
+            // A reader that went away (`| head`) is no failure.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => true,
+            told => told?.is_same(),
+        });
+    }
+    let Some((began, _)) = report::span(&segments) else {
+        return Err(named("nothing is recorded in it".to_owned()).into());
+    };
+    let until = until.map(|until| began + until);
+    let ways = what_if::ways(&segments, changes, until);
+    match ways.tell(began, changes, &mut out) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(true),
+    }
 }
 
 fn fence(command: Fence) -> Result<ExitCode, Box<dyn Error>> {

@@ -2,12 +2,13 @@
 
 use crate::client::{Connection, Failure};
 use crate::terminal::Terminal;
-use crate::{Global, fence, history, methods, status};
+use crate::{Global, fence, history, incident, methods, status};
 use failover_api::methods::{Client, METHODS, Method};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -54,6 +55,38 @@ pub async fn history(global: &Global, number: u32, evidence: bool) -> Result<(),
         let records = connection.failover_history(Some(number)).await?;
         print(&history::view(&records, evidence, Terminal::stdout()))?;
     }
+    connection.close().await;
+    Ok(())
+}
+
+/// `midctl incident list`.
+pub async fn incidents(global: &Global) -> Result<(), Failure> {
+    let mut connection = open(global).await?;
+    let kept = connection.failover_incident_list().await?;
+    print(&match global.json {
+        true => one_line(&kept),
+        false => incident::view(&kept, Terminal::stdout()),
+    })?;
+    connection.close().await;
+    Ok(())
+}
+
+/// `midctl incident export`.
+pub async fn export_incident(
+    global: &Global,
+    name: Option<&str>,
+    file: Option<&Path>,
+) -> Result<(), Failure> {
+    let mut connection = open(global).await?;
+    let (path, bytes) = incident::export(&mut connection, name, file).await?;
+    let path = path.display().to_string();
+    print(&match global.json {
+        true => one_line(&json!({ "file": path, "bytes": bytes })),
+        false => format!(
+            "{path}: {} KiB; `failoverd replay {path}` makes its decisions again",
+            bytes.div_ceil(1024)
+        ),
+    })?;
     connection.close().await;
     Ok(())
 }

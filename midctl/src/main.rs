@@ -4,13 +4,14 @@
 //!   main.rs      arguments, exit codes
 //!   commands.rs  one function per command
 //!   client.rs    the connection: every wait has a deadline
-//!   status.rs, fence.rs, history.rs, methods.rs   what people read       render.rs  their common parts
+//!   status.rs, fence.rs, history.rs, incident.rs, methods.rs   what people read       render.rs  their common parts
 //! ```
 
 mod client;
 mod commands;
 mod fence;
 mod history;
+mod incident;
 mod methods;
 mod render;
 mod status;
@@ -77,6 +78,9 @@ enum Command {
     /// Show the reservations on the shared disks.
     #[command(subcommand)]
     Fence(Fence),
+    /// List what is kept of past decisions, or bring one to where it can be replayed.
+    #[command(subcommand)]
+    Incident(Incident),
     /// Call a method and print its result: a string as it is, anything else as one line of JSON.
     Call {
         /// Name of the method; `midctl methods` lists them.
@@ -102,6 +106,22 @@ enum Command {
     Methods {
         /// Which one to explain.
         method: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Incident {
+    /// List the incidents that the daemon keeps, oldest first.
+    List,
+    /// Write an incident into a file for `failoverd replay`, which makes its decisions again on any machine.
+    ///
+    /// It holds everything that entered the daemon's decisions, and no secrets.
+    Export {
+        /// Which; without it, what is recorded up to now.
+        name: Option<String>,
+        /// The file, which must not be there yet; by default the incident's name with `.log`, here.
+        #[arg(short, long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
 }
 
@@ -156,6 +176,10 @@ fn main() -> ExitCode {
             }
             Command::Fence(Fence::Clear { arguments }) => {
                 Err(fence::done_by_failoverd("clear", arguments, global.json))
+            }
+            Command::Incident(Incident::List) => commands::incidents(&global).await,
+            Command::Incident(Incident::Export { name, file }) => {
+                commands::export_incident(&global, name.as_deref(), file.as_deref()).await
             }
             Command::Call { method, arguments } => commands::call(&global, method, arguments).await,
             Command::Ping => commands::ping(&global).await,

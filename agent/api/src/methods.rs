@@ -5,7 +5,8 @@ use crate::errors::{RpcError, Violation};
 use crate::params::{Param, SessionOptions, SessionOptionsChange};
 use crate::schema::Shape;
 use crate::{
-    DisabledReason, FailoverConfig, FailoverUpdate, FenceStatus, HistoryRecord, StateReport, Status,
+    DisabledReason, FailoverConfig, FailoverUpdate, FenceStatus, HistoryRecord, Incident,
+    IncidentPart, StateReport, Status,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -337,6 +338,17 @@ methods! {
 
     /// Say whether an election, a takeover or a handover runs on this controller.
     Read "failover.in_progress" => failover_in_progress() -> bool;
+
+    /// Keep what has been recorded so far, as an incident, and answer its name. Incidents are kept by themselves where a
+    /// takeover or a handover begins, where serving fails, and before a reset; the newest 16 stay.
+    Write "failover.incident.keep" => failover_incident_keep() -> String;
+
+    /// List the incidents that are kept here, oldest first.
+    Read "failover.incident.list" => failover_incident_list() -> Vec<Incident>;
+
+    /// Read a part of an incident. Answers the bytes from `offset` on, at most 131072 of them, as hexadecimal digits, and the
+    /// length of the whole; `failoverd replay` makes the same decisions of it again. It holds no secrets.
+    Read "failover.incident.read" => failover_incident_read(name: String, offset: u32) -> IncidentPart;
 
     /// Say whether this controller is provisioned as a member of a pair.
     Open "failover.licensed" => failover_licensed() -> bool;

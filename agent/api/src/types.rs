@@ -183,6 +183,24 @@ pub struct HistoryRecord {
     pub phases: Vec<PhaseTime>,
 }
 
+/// A recorded stretch of time that can be replayed (`failover.incident.list`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// When it was kept and what for: `2026-11-28T15:50:12Z-surveying`.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// A part of an incident (`failover.incident.read`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncidentPart {
+    /// The bytes, two hexadecimal digits each.
+    pub hex: String,
+    /// Length of the whole incident, bytes.
+    pub length: u64,
+}
+
 /// How grave a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

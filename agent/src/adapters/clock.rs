@@ -3,6 +3,7 @@
 use failover_core::adapters::Clock;
 use failover_core::time::Instant;
 use nix::time::{ClockId, clock_gettime};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// CLOCK_BOOTTIME of the kernel.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,4 +18,10 @@ impl Clock for BootClock {
         let micros = time.map_or(0, |t| t.tv_sec() * 1_000_000 + t.tv_nsec() / 1_000);
         Instant::from_micros(u64::try_from(micros).unwrap_or(0))
     }
+}
+
+/// Time of day, milliseconds since 1970; for people only, and `None` before that.
+pub(crate) fn wall_ms() -> Option<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(now.as_millis()).ok()
 }

@@ -1,6 +1,7 @@
 //! The last check of each disk, kept in the state folder: nothing of the pair depends on it.
 
 use super::{Findings, Verdict};
+use crate::adapters::clock::wall_ms;
 use crate::adapters::identity::Identity;
 use crate::journal::replace;
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const NAME: &str = "fence-checks";
 /// Disks that are remembered; the oldest goes first.
@@ -48,12 +48,11 @@ pub fn read_kept(state_dir: &Path) -> BTreeMap<String, Kept> {
 /// The file can't be written.
 pub fn keep(state_dir: &Path, name: &Identity, findings: &Findings) -> io::Result<()> {
     let mut all = read_kept(state_dir);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let failed = findings.findings.iter();
     let failed = failed.filter(|finding| finding.verdict == Verdict::Fail);
     let p999 = |latency: &Option<super::Latency>| latency.as_ref().map(|latency| latency.p999_us);
     let kept = Kept {
-        wall_ms: now.map_or(0, |now| now.as_millis() as u64),
+        wall_ms: wall_ms().unwrap_or(0),
         passed: findings.passed(),
         failed: failed.map(|finding| finding.check.clone()).collect(),
         read_p999_us: p999(&findings.reads),

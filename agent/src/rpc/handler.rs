@@ -1,21 +1,26 @@
 //! What each method does.
 
+use super::Backend;
 use super::session::Session;
 use failover_api::errors::{RpcError, Violation, errno};
 use failover_api::events;
 use failover_api::methods::{Handler, METHODS};
 use failover_api::params::{SessionOptions, SessionOptionsChange};
 use failover_api::{
-    DisabledReason, FailoverConfig, FailoverUpdate, FenceStatus, HistoryRecord, StateReport, Status,
+    DisabledReason, FailoverConfig, FailoverUpdate, FenceStatus, HistoryRecord, Incident,
+    IncidentPart, StateReport, Status,
 };
 use failover_core::event::Command;
 use failover_core::settings::SettingsChange;
 use serde_json::{Map, Value};
+use std::io;
 use std::net::IpAddr;
 use uuid::Uuid;
 
 /// Records of `failover.history` where no limit is given.
 const HISTORY_DEFAULT: u32 = 50;
+/// Bytes of one part of an incident: as digits it fits into one frame with room to spare.
+const INCIDENT_PART_BYTES: usize = 128 * 1024;
 /// Greatest limit of `failover.history`.
 const HISTORY_MAX: u32 = 1000;
 
@@ -34,6 +39,24 @@ impl Session {
                 errno::ETIMEDOUT,
                 "The control thread gave no answer in time; failover.state shows what it does",
             )),
+        }
+    }
+}
+
+impl Session {
+    /// Works with the incidents, whose disk may be slow.
+    async fn incidents<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&dyn Backend) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, RpcError> {
+        let backend = self.backend.clone();
+        let done = tokio::task::spawn_blocking(move || act(&*backend)).await;
+        match done {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(RpcError::call(errno::EIO, format!("Incidents: {error}"))),
+            Err(error) => Err(RpcError::internal(format!(
+                "The incidents were lost: {error}"
+            ))),
         }
     }
 }
@@ -169,6 +192,36 @@ impl Handler for Session {
                     .disabled_reasons
                     .contains(&DisabledReason::LocFailoverOngoing),
         )
+    }
+
+    async fn failover_incident_keep(&self) -> Result<String, RpcError> {
+        self.incidents(|backend| backend.keep_incident()).await
+    }
+
+    async fn failover_incident_list(&self) -> Result<Vec<Incident>, RpcError> {
+        self.incidents(|backend| backend.incidents()).await
+    }
+
+    async fn failover_incident_read(
+        &self,
+        name: String,
+        offset: u32,
+    ) -> Result<IncidentPart, RpcError> {
+        let wanted = name.clone();
+        let part = self
+            .incidents(move |backend| {
+                backend.read_incident(&wanted, offset.into(), INCIDENT_PART_BYTES)
+            })
+            .await?;
+        let Some((bytes, length)) = part else {
+            let text =
+                format!("no incident {name} is kept here; failover.incident.list names them");
+            return Err(RpcError::param("name", text));
+        };
+        Ok(IncidentPart {
+            hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            length,
+        })
     }
 
     async fn failover_licensed(&self) -> Result<bool, RpcError> {

@@ -23,9 +23,10 @@ pub use hub::Hub;
 pub use session::{Begun, Call, Session};
 pub use socket::{Socket, SocketError, serve};
 
-use failover_api::{FenceStatus, HistoryRecord, StateReport};
+use failover_api::{FenceStatus, HistoryRecord, Incident, StateReport};
 use failover_core::action::Refusal;
 use failover_core::event::Command;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -46,6 +47,21 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The reservations on the disks as they were last seen; sends no command, but may read a file.
     fn fence(&self) -> FenceStatus;
+
+    /// The incidents that are kept, oldest first. Reads a folder.
+    fn incidents(&self) -> io::Result<Vec<Incident>>;
+
+    /// Keeps what was recorded so far as an incident, and answers its name. Blocks for a bounded time.
+    fn keep_incident(&self) -> io::Result<String>;
+
+    /// At most `most` bytes of an incident from `offset` on, and the length of the whole; `None` if there is none of that
+    /// name. Reads a file.
+    fn read_incident(
+        &self,
+        name: &str,
+        offset: u64,
+        most: usize,
+    ) -> io::Result<Option<(Vec<u8>, u64)>>;
 
     /// Gives the control thread a command. The answer comes when it is carried out; a sender that is dropped
     /// means that the daemon ends.

@@ -225,6 +225,7 @@ async fn every_method_of_the_table_answers() {
             "core.subscribe" => vec![json!("*")],
             "core.unsubscribe" => vec![json!("none")],
             "core.job_wait" | "core.job_abort" => vec![json!(1)],
+            "failover.incident.read" => vec![json!("2026-11-28T15:50:12Z-surveying"), json!(0)],
             _ => Vec::new(),
         };
         let answer = call(&session, method.name, json!(params)).await;

@@ -2,8 +2,8 @@
 
 use failover_api::{
     DisabledReason, DiskReport, DiskSummary, Evidence, FailoverConfig, FenceCheck, FenceDisk,
-    FenceKey, FenceStatus, HistoryRecord, LinkReport, Node, PeerReport, PhaseTime, PoolReport,
-    StateReport, Status, TimerReport, VipReport,
+    FenceKey, FenceStatus, HistoryRecord, Incident, LinkReport, Node, PeerReport, PhaseTime,
+    PoolReport, StateReport, Status, TimerReport, VipReport,
 };
 use failover_core::action::{Action, Refusal, Restored};
 use failover_core::config::{CoreConfig, Timing};
@@ -13,8 +13,12 @@ use failover_core::ids::RequestId;
 use failover_core::settings::Settings;
 use failover_core::time::Instant;
 use failoverd::rpc::{Backend, Hub};
+use std::io;
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
+
+/// An incident, shorter than one part.
+pub const INCIDENT: &[u8] = b"FAILOVER, as far as a client cares";
 
 /// What becomes of commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +122,27 @@ impl Pretend {
 }
 
 impl Backend for Pretend {
+    fn incidents(&self) -> io::Result<Vec<Incident>> {
+        let bytes = INCIDENT.len() as u64;
+        let name = "2026-11-28T15:50:12Z-surveying".to_owned();
+        Ok(vec![Incident { name, bytes }])
+    }
+
+    fn keep_incident(&self) -> io::Result<String> {
+        Ok("2026-11-28T15:51:00Z-asked".to_owned())
+    }
+
+    fn read_incident(
+        &self,
+        name: &str,
+        offset: u64,
+        most: usize,
+    ) -> io::Result<Option<(Vec<u8>, u64)>> {
+        let known = self.incidents()?.iter().any(|one| one.name == name);
+        let rest = INCIDENT.iter().skip(offset as usize).take(most);
+        Ok(known.then(|| (rest.copied().collect(), INCIDENT.len() as u64)))
+    }
+
     fn report(&self) -> Arc<StateReport> {
         Arc::new(self.report.lock().unwrap().clone())
     }

@@ -1,6 +1,7 @@
 //! What people see: each screen as it was kept.
 
 use super::*;
+use std::os::unix::fs::PermissionsExt as _;
 
 /// Compares with a kept output; `UPDATE_GOLDEN=1` keeps the present one.
 fn golden(name: &str, output: &str) {
@@ -118,6 +119,37 @@ fn the_history_is_a_table_where_it_fits() {
         serde_json::from_str(&served.out(&["--json", "history", "-n", "2"])).expect("JSON");
     assert_eq!(records.as_array().map(Vec::len), Some(2));
     assert_eq!(records[1]["time"], json!({"$date": 1_795_246_233_123_u64}));
+}
+
+#[test]
+fn incidents_are_listed_and_brought_here() {
+    let served = Served::start();
+    golden("incidents.txt", &served.out(&["incident", "list"]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("one.log");
+    let path = file.to_str().expect("plain");
+    let name = "2026-11-28T15:50:12Z-surveying";
+    let said = served.out(&["incident", "export", name, "--file", path]);
+    assert!(said.contains(&format!("failoverd replay {path}")), "{said}");
+    assert_eq!(std::fs::read(&file).expect("written"), pretend::INCIDENT);
+    let mode = std::fs::metadata(&file)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // Nothing that is there is overwritten, and of nothing that isn't there anything stays.
+    let again = served.midctl(&["incident", "export", name, "--file", path]);
+    assert_eq!(again.status.code(), Some(2));
+    let other = folder.path().join("other.log");
+    let path = other.to_str().expect("plain");
+    let unknown = served.midctl(&["incident", "export", "yesterday", "--file", path]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(
+        said.starts_with("[EINVAL] name: no incident yesterday"),
+        "{said}"
+    );
+    assert!(!other.exists());
 }
 
 #[test]
