@@ -246,6 +246,20 @@ fn the_demo_loses_nothing_and_tells_it_as_one_object() {
     assert_eq!(kept["records"], object["records"]);
 }
 
+#[test]
+fn recorded_runs_lead_to_the_same_decisions() {
+    let output = Command::new(env!("CARGO_BIN_EXE_failover-sim"))
+        .args(["replays", "--runs", "2"])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !may_run("recorded_runs_lead_to_the_same_decisions", &said) {
+        return;
+    }
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("4 of 4 logs decide otherwise"), "{said}");
+}
+
 /// Starts a pair that is kept and waits until both daemons listen; `None` where it can't be had.
 fn keep(test: &str, dir: &Path) -> Option<Child> {
     let mut child = demo(dir, &["--keep", "--json", "--disks", "4"])

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// Time in which every case must lead back to a whole pair.
 pub const WHOLE_MS: u64 = 3_000;
 /// Longer than that nobody waits.
-const PATIENCE_MS: u64 = 12_000;
+pub(super) const PATIENCE_MS: u64 = 12_000;
 /// A takeover that hasn't happened by then won't.
 const TAKEOVER_MS: u64 = 5_000;
 /// Undisturbed service before each case, so that nothing of the one before is measured.
@@ -226,7 +226,7 @@ fn back_from_reset(pair: &mut Pair, node: Node) -> Result<(), Stop> {
     })
 }
 
-fn handover(pair: &mut Pair, old: Node) -> Result<(), Stop> {
+pub(super) fn handover(pair: &mut Pair, old: Node) -> Result<(), Stop> {
     let call = pair.call(old, "failover.become_passive");
     pair.wait(PATIENCE_MS, "the answer to become_passive", |_| {
         call.result().is_some()

@@ -25,6 +25,7 @@ pub mod pair;
 pub mod place;
 pub mod priority;
 pub mod procs;
+pub mod replays;
 pub mod report;
 pub mod rpc;
 pub mod watch;
@@ -77,6 +78,16 @@ pub struct DemoArgs {
 pub enum DemoCommand {
     /// Show a pair failing over, measured by a client
     Demo(DemoArgs),
+    /// Record runs of a real pair under random faults, and make their decisions again
+    Replays(replays::ReplayArgs),
+    /// One such run
+    #[command(hide = true)]
+    RecordedRun {
+        /// Draws its faults.
+        seed: u32,
+        /// Its folder.
+        dir: PathBuf,
+    },
     /// The shelf's process
     #[command(hide = true)]
     Shelf {
@@ -125,6 +136,12 @@ pub fn without_separator(arguments: impl Iterator<Item = OsString>) -> Vec<OsStr
 pub fn execute(command: DemoCommand) -> ExitCode {
     let result = match command {
         DemoCommand::Demo(args) => return demo(&args),
+        DemoCommand::Replays(args) => match replays::run(&args) {
+            Ok(true) => return ExitCode::SUCCESS,
+            Ok(false) => return ExitCode::FAILURE,
+            Err(why) => Err(why),
+        },
+        DemoCommand::RecordedRun { seed, dir } => replays::record(seed, &dir),
         DemoCommand::Shelf {
             socket,
             disks,

@@ -215,6 +215,16 @@ impl Pair {
         daemon.is_some_and(Process::has_ended)
     }
 
+    /// Whether a controller has power.
+    pub fn is_on(&self, node: Node) -> bool {
+        self.machines[node as usize].namespace.is_some()
+    }
+
+    /// Whether a controller's daemon was started and not killed since.
+    pub fn has_daemon(&self, node: Node) -> bool {
+        self.machines[node as usize].daemon.is_some()
+    }
+
     /// Why a daemon ended that should not have: the last line of its log.
     fn last_words(&self, node: Node) -> String {
         let log = self.place.node_dir(node).join("daemon.log");
