@@ -6,6 +6,8 @@ use failover_sim::explore::search::{explore, explore_from};
 use failover_sim::explore::way::{Outcome, Way};
 use failover_sim::explore::world::{Move, World};
 use failover_sim::rng::Rng;
+use std::fs;
+use std::path::Path;
 
 fn bounds(budget: Budget) -> Bounds {
     Bounds {
@@ -94,21 +96,21 @@ fn small_bounds_hold_every_rule() {
     }
 }
 
-/// A lease that outlives the silence after which the peer takes over: whoever is cut off still answers when the other does.
+/// A's lease outlives the silence after which the peer takes over, and B waits for the lease that it believes in.
+fn with_a_long_lease([a, b]: [CoreConfig; 2]) -> [CoreConfig; 2] {
+    let mut timing = a.timing.clone();
+    timing.vip_lease_ms = 900;
+    [CoreConfig { timing, ..a }, b]
+}
+
+/// Whoever is cut off still answers when the other does.
 #[test]
 fn a_lease_that_is_too_long_is_found() {
-    let wrong = |config: CoreConfig| {
-        let mut timing = config.timing.clone();
-        timing.vip_lease_ms = 900;
-        // Announcing waits for the lease that it believes in, so it must believe in another one.
-        CoreConfig { timing, ..config }
-    };
     let budget = Budget {
         pauses: 1,
         ..Budget::default()
     };
-    let [a, b] = bounds(budget).config();
-    let config = [wrong(a), b];
+    let config = with_a_long_lease(bounds(budget).config());
     let found = explore_from(World::new(config.clone(), budget), 2, 3_000_000);
     let (rule, moves) = found.violation.expect("two of them answer");
     assert!(rule.contains("answer at the virtual addresses"), "{rule}");
@@ -128,4 +130,27 @@ fn a_lease_that_is_too_long_is_found() {
     // With the right timers the same way breaks nothing.
     let end = again.go(&bounds(budget).config(), |_, _| {});
     assert!(!matches!(end, Outcome::Broken(..)), "{end:?}");
+}
+
+/// What an exploration printed once, as a file: the ways in which a wrong core or wrong timers broke a rule. `explore --replay
+/// FILE` tells their stories.
+#[test]
+fn kept_ways_break_nothing_any_more() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ways");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("a file").path();
+        let text = fs::read_to_string(&path).expect("readable");
+        let way = Way::parse(&text).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+        let config = way.bounds().config();
+        let end = way.go(&config, |_, _| {});
+        assert_eq!(end, Outcome::Fine, "{}", path.display());
+        count += 1;
+    }
+    assert!(count > 0);
+    let lease = include_str!("ways/long_lease.txt");
+    let way = Way::parse(lease).expect("a way");
+    let config = with_a_long_lease(way.bounds().config());
+    let end = way.go(&config, |_, _| {});
+    assert!(matches!(end, Outcome::Broken(..)), "{end:?}");
 }
