@@ -62,14 +62,26 @@ pub enum UnitAttention {
 }
 
 impl UnitAttention {
-    /// In the order in which they are told.
-    const ALL: [UnitAttention; 5] = [
+    /// In the order in which they are told: those of the unit first (SAM-5 5.14), the others as they came. Whoever lost
+    /// its registration is told of no later release, so that this order is theirs.
+    pub const ALL: [UnitAttention; 5] = [
         UnitAttention::PowerOn,
         UnitAttention::Reset,
-        UnitAttention::ReservationsPreempted,
         UnitAttention::ReservationsReleased,
+        UnitAttention::ReservationsPreempted,
         UnitAttention::RegistrationsPreempted,
     ];
+
+    /// ASC and ASCQ.
+    pub const fn code(self) -> (u8, u8) {
+        match self {
+            UnitAttention::PowerOn => (0x29, 0x00),
+            UnitAttention::Reset => (0x29, 0x03),
+            UnitAttention::ReservationsPreempted => (0x2a, 0x03),
+            UnitAttention::ReservationsReleased => (0x2a, 0x04),
+            UnitAttention::RegistrationsPreempted => (0x2a, 0x05),
+        }
+    }
 
     /// Its name in the standard.
     pub const fn sentence(self) -> &'static str {
@@ -242,6 +254,11 @@ impl Disk {
         self.aptpl
     }
 
+    /// The APTPL bit of a registration decides for all of them (SPC-4 5.13.5).
+    pub fn set_aptpl(&mut self, aptpl: bool) {
+        self.aptpl = aptpl;
+    }
+
     /// Logical unit reset: reservations stay, every nexus is told. Commands inside the disk are gone.
     pub fn reset(&mut self) {
         for slot in &mut self.slots {
@@ -284,8 +301,12 @@ impl Disk {
         }
     }
 
-    /// SPC-4 5.13.7 and 5.13.11.2: a new key of 0 unregisters; a holder that unregisters ends the reservation.
+    /// SPC-4 5.13.7 and 5.13.11.3: a new key of 0 unregisters; a holder that unregisters ends the reservation. From no
+    /// key to no key nothing is done, and nothing counted.
     fn register(&mut self, slot: usize, new: u64) -> Result<PrReply, PrError> {
+        if self.slots[slot].key == 0 && new == 0 {
+            return Ok(PrReply::Good);
+        }
         self.slots[slot].key = new;
         if new == 0 && self.holder == Some(slot) {
             self.holder = None;

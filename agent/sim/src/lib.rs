@@ -3,6 +3,7 @@
 #[macro_use]
 pub mod story;
 
+pub mod conformance;
 pub mod coverage;
 pub mod demo;
 pub mod disk;

@@ -115,7 +115,7 @@ impl Target {
             for nexus in known {
                 state
                     .attentions
-                    .insert(nexus, VecDeque::from([(0x29, 0x01)]));
+                    .insert(nexus, VecDeque::from([(0x29, 0x00)]));
             }
         });
     }
@@ -346,11 +346,12 @@ impl State {
         }
     }
 
+    /// What is pending already isn't told twice (SAM-5 5.14).
     fn tell(&mut self, nexus: Nexus, ascq: u8) {
-        self.attentions
-            .entry(nexus)
-            .or_default()
-            .push_back((0x2a, ascq));
+        let pending = self.attentions.entry(nexus).or_default();
+        if !pending.contains(&(0x2a, ascq)) {
+            pending.push_back((0x2a, ascq));
+        }
     }
 
     fn register(&mut self, nexus: Nexus, ignore: bool, key: u64, new: u64, aptpl: bool) -> Answer {

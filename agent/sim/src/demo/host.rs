@@ -312,21 +312,26 @@ impl Host {
         let count = (VERIFIED / disks.max(1) + 16) as u32;
         let shelf = self.shelf()?;
         let began = shelf.send(&Request::ImportBegins)?;
-        let mut asked = HashSet::from([began]);
+        let mut asked = HashMap::from([(began, Request::ImportBegins)]);
         for disk in 0..disks as u32 {
-            asked.insert(shelf.send(&Request::Tail { disk, count })?);
+            let tail = Request::Tail { disk, count };
+            asked.insert(shelf.send(&tail)?, tail);
         }
         let mut records = Vec::with_capacity(disks * count as usize);
         while !asked.is_empty() {
             let Some((number, reply)) = shelf.receive(deadline)? else {
                 return Err(io::ErrorKind::TimedOut.into());
             };
-            if !asked.remove(&number) {
+            let Some(request) = asked.remove(&number) else {
                 continue;
-            }
+            };
             match reply {
                 Reply::Good => {}
                 Reply::Records(part) => records.extend(part),
+                // SPC-4 5.14: nothing was done; the same command again.
+                Reply::Disk(Err(PrError::UnitAttention(_))) => {
+                    asked.insert(shelf.send(&request)?, request);
+                }
                 other => return Err(io::Error::other(format!("the shelf answered {other:?}"))),
             }
         }

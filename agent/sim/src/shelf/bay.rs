@@ -71,15 +71,18 @@ impl Bay {
 
     /// A command arrives. Answers it at once if the disk refuses it.
     pub fn arrive(&mut self, now: u64, asker: Asker, nexus: Nexus, what: What) -> Option<Reply> {
-        if let What::Append(records) = &what {
-            if let Some(attention) = self.disk.take_unit_attention(nexus) {
-                let told = PrError::UnitAttention(attention.sentence().to_owned());
-                return Some(Reply::Disk(Err(told)));
-            }
-            if !self.disk.may_write(nexus) {
-                self.refused[nexus.node as usize] += records.len() as u64;
-                return Some(Reply::Disk(Err(PrError::Conflict)));
-            }
+        // A reservation command is told its unit attention when its turn comes.
+        if !matches!(what, What::Reserve(_))
+            && let Some(attention) = self.disk.take_unit_attention(nexus)
+        {
+            let told = PrError::UnitAttention(attention.sentence().to_owned());
+            return Some(Reply::Disk(Err(told)));
+        }
+        if let What::Append(records) = &what
+            && !self.disk.may_write(nexus)
+        {
+            self.refused[nexus.node as usize] += records.len() as u64;
+            return Some(Reply::Disk(Err(PrError::Conflict)));
         }
         if self.waiting.len() >= QUEUE_MAX {
             let busy = PrError::Transport("BUSY: the disk's queue is full".to_owned());
@@ -153,12 +156,14 @@ impl Bay {
     /// SPC-4 5.13.11.5: PREEMPT AND ABORT ends the commands of the nexuses that it preempts.
     fn abort(&mut self, nexus: Nexus, pr: PrCommand, answers: &mut Vec<(Asker, Reply)>) {
         let victims = self.disk.aborts(nexus, pr);
-        if victims.is_empty() {
-            return;
-        }
+        self.end_waiting(|nexus| victims.contains(&nexus), answers);
+    }
+
+    /// Ends what waits of these nexuses.
+    fn end_waiting(&mut self, of: impl Fn(Nexus) -> bool, answers: &mut Vec<(Asker, Reply)>) {
         let refused = &mut self.refused;
         self.waiting.retain(|queued| {
-            let gone = victims.contains(&queued.nexus);
+            let gone = of(queued.nexus);
             if gone {
                 let aborted = PrError::Transport("aborted by another initiator".to_owned());
                 answers.push((queued.asker, Reply::Disk(Err(aborted))));
@@ -168,6 +173,27 @@ impl Bay {
             }
             !gone
         });
+    }
+
+    /// Logical unit reset: what is inside is gone.
+    pub fn reset(&mut self, answers: &mut Vec<(Asker, Reply)>) {
+        self.waiting
+            .extend(self.served.take().map(|(command, _)| command));
+        self.end_waiting(|_| true, answers);
+        self.disk.reset();
+    }
+
+    /// Power off and on: what is inside is gone.
+    pub fn power_cycle(&mut self, answers: &mut Vec<(Asker, Reply)>) {
+        self.waiting
+            .extend(self.served.take().map(|(command, _)| command));
+        self.end_waiting(|_| true, answers);
+        self.disk.power_cycle();
+    }
+
+    /// Whether registrations outlive a power cycle.
+    pub fn set_aptpl(&mut self, aptpl: bool) {
+        self.disk.set_aptpl(aptpl);
     }
 
     /// What landed since the count `from`; forgets what the audit before saw and no import needs.
