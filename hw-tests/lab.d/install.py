@@ -28,6 +28,8 @@ CHECKOUT = topology.HERE.parents[1]
 SYSTEMD = CHECKOUT / "systemd"
 PROGRAMS = {"failoverd": "/usr/sbin/failoverd", "midctl": "/usr/bin/midctl"}
 PROGRAMS |= {name: f"/usr/local/sbin/{name}" for name in ("lab-recorder", "lab-kernel-view")}
+# Not installed with the others: a trial puts it where it needs it.
+CONFORMANCE = "lab-reservations"
 POOLS = ("tank", "dozer")
 VIRTUAL_ADDRESS = "10.77.3.100"
 RECORDER_PORT = 7500
@@ -255,7 +257,7 @@ def _stop(machine: Machine) -> None:
 
 def _put_programs(machine: Machine, binaries: Path, wanted: Layout) -> None:
     for name, place in PROGRAMS.items():
-        remote.must(machine, f"gunzip >{place}.new && chmod 755 {place}.new && mv {place}.new {place}", 120.0, _packed(binaries / name))
+        put_program(machine, binaries / name, place)
     for unit in ("failoverd.service", "failover-active.target"):
         remote.send_file(machine, (SYSTEMD / unit).read_bytes(), f"/etc/systemd/system/{unit}")
     # On a real machine the kernel has the shelf's disks before any service starts; here a login brings them. The
@@ -274,6 +276,10 @@ def _put_programs(machine: Machine, binaries: Path, wanted: Layout) -> None:
     remote.must(machine, "journalctl --flush; systemd-sysusers && systemctl daemon-reload")
     if not wanted.two_pools:
         remote.must(machine, "systemctl enable lab-recorder-tank.service")
+
+
+def put_program(machine: Machine, program: Path, place: str) -> None:
+    remote.must(machine, f"gunzip >{place}.new && chmod 755 {place}.new && mv {place}.new {place}", 120.0, _packed(program))
 
 
 def _packed(program: Path) -> bytes:

@@ -20,6 +20,8 @@ def key(name: str, short: bool, ext4: bool, folder: str | None) -> str:
     # What a trial expects is half of its outcome.
     files += [topology.HERE / "trials" / f"{name.partition('.')[0]}.py", topology.HERE / "scenario.py"]
     files += [topology.HERE / "machine.py"]
+    # The conformance list is in its program.
+    files += [programs / install.CONFORMANCE] if name.startswith("reservations") else []
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes() if file.is_file() else b"")

@@ -7,6 +7,7 @@ from install import Layout
 # In the order in which the whole list runs. Deadlines are for a busy computer: a boot takes up to two minutes there.
 WHOLE = (
     Trial("reservations", 400, layout=None),
+    Trial("reservations.conformance", 1800, layout=None),
     Trial("breakage", 700, layout=None),
     Trial("shelf", 1200, layout=None),
     Trial("nvme", 600, layout=None),

@@ -4,12 +4,16 @@ For every shared disk: a controller without the reservation can write while ther
 preempt-and-abort takes the disk away from its holder, whose next write is refused and leaves no trace on the medium.
 """
 
+import subprocess
+
+import conformance as lines
+import install
 import remote
 import scsi
 import session
 import state
-from check import Check
-from topology import A, B, CONTROLLERS, ENCLOSURE
+from check import Check, Skip
+from topology import A, B, CONTROLLERS, ENCLOSURE, LabError
 
 KEY_A = "0xa000000000000001"
 KEY_B = "0xb000000000000002"
@@ -24,6 +28,37 @@ def run(check: Check) -> None:
         check.that(f"{one.name} sees all {len(disks)} disks by their names", sorted(seen[one.name]) == wanted, seen)
     for disk, path in zip(disks, paths):
         _one_disk(check, disk, path)
+
+
+def conformance(check: Check) -> None:
+    """The enclosure answers every step of the conformance list as the list and its known differences say.
+
+    The list is agent/sim/src/conformance/list.txt, the differences are beside it; the emulated disks run the same one. Each
+    controller sends over every path that it has. Cases that need a second path are skipped, by name, without one.
+    """
+    if state.load().protocol != "scsi":
+        raise Skip("the list is of SCSI's reservations")
+    program = install.folder_of(None) / install.CONFORMANCE
+    if not program.is_file():
+        raise LabError(f"{program} is not there: `cargo build -p hw-tests`")
+    for one in CONTROLLERS:
+        install.put_program(one, program, f"/usr/local/sbin/{install.CONFORMANCE}")
+    command = [str(program), "judge", "--paths", str(state.load().paths)]
+    with lines.Nexuses() as nexuses, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as judge:
+        for line in judge.stdout:
+            word, _, rest = line.rstrip("\n").partition(" ")
+            if word != "told":
+                answer = nexuses.carry_out(word, rest)
+                if answer is not None:
+                    judge.stdin.write(f"{answer}\n")
+                    judge.stdin.flush()
+            elif rest.startswith("SKIPPED"):
+                print(f"  {rest}")
+            elif rest.startswith("summary: "):
+                check.figures.append(rest.removeprefix("summary: "))
+            else:
+                check.that(rest.removeprefix("ok: "), rest.startswith("ok: "))
+    check.that("the list came to its end, without a difference that isn't known", judge.returncode == 0, judge.returncode)
 
 
 def _one_disk(check: Check, disk: int, path: str) -> None:
