@@ -113,6 +113,8 @@ pub struct Disk {
     aptpl: bool,
     /// READ FULL STATUS is optional.
     full_status: bool,
+    /// It takes every write, whoever is registered: what no target may do. For controls.
+    refuses_nobody: bool,
 }
 
 impl Disk {
@@ -124,7 +126,14 @@ impl Disk {
             generation: 0,
             aptpl,
             full_status: true,
+            refuses_nobody: false,
         }
+    }
+
+    /// Takes every write from now on: a target on which fencing is worth nothing. A control, by which the rules and the
+    /// demo's judge show that they would notice.
+    pub fn refuse_nobody(&mut self) {
+        self.refuses_nobody = true;
     }
 
     /// The same without READ FULL STATUS.
@@ -187,7 +196,7 @@ impl Disk {
     /// Whether a write that arrives over `nexus` now passes the reservation.
     pub fn may_write(&self, nexus: Nexus) -> bool {
         let registered = |slot: usize| self.slots[slot].key != 0;
-        self.holder.is_none() || nexus.slot().is_some_and(registered)
+        self.refuses_nobody || self.holder.is_none() || nexus.slot().is_some_and(registered)
     }
 
     /// The next unit attention of `nexus`, which is told by taking it. For commands that aren't reservation

@@ -21,7 +21,7 @@ use failover_core::key::Phase;
 use std::collections::VecDeque;
 
 /// A broken rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The rule's name.
     pub rule: &'static str,

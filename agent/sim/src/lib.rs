@@ -4,6 +4,7 @@
 pub mod story;
 
 pub mod conformance;
+pub mod controls;
 pub mod coverage;
 pub mod demo;
 pub mod disk;

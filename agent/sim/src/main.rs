@@ -1,6 +1,7 @@
 //! The command line of the simulator and the demo.
 
 use clap::{Parser, Subcommand};
+use failover_sim::controls::CONTROLS;
 use failover_sim::demo::{self, DemoCommand};
 use failover_sim::explore::bounds::Size;
 use failover_sim::explore::report;
@@ -92,6 +93,8 @@ enum Command {
         #[arg(long)]
         case: Option<usize>,
     },
+    /// Set the pair up wrongly on purpose: the rules have to notice.
+    Controls,
     /// Tell the story of one seed.
     Trace {
         /// Which.
@@ -218,6 +221,7 @@ fn main() -> ExitCode {
             case: Some(number), ..
         } => one_case(number),
         Command::Matrix { jobs, case: None } => start_matrix(jobs.unwrap_or_else(cores)),
+        Command::Controls => run_controls(),
         Command::Trace { seed } => one_seed(seed, true),
         Command::Demo(command) => demo::execute(command),
     }
@@ -285,6 +289,34 @@ fn go_again(file: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Fails unless each control did its harm and was noticed.
+fn run_controls() -> ExitCode {
+    let mut shown = 0;
+    for control in CONTROLS {
+        match control.run() {
+            Err(why) => println!("{}: {why}", control.name),
+            Ok(outcome) if control.is_shown(&outcome) => {
+                shown += 1;
+                println!("{}: {}", control.name, control.harm);
+                if let Some((violation, seed)) = &outcome.wrongly {
+                    let seed = seed.map_or(String::new(), |seed| format!("seed {seed}: "));
+                    println!(
+                        "  VIOLATION, as it has to be: {seed}{}: {}",
+                        violation.rule, violation.text
+                    );
+                }
+                println!("  rightly set up, the same run breaks nothing");
+            }
+            Ok(outcome) => println!("{}: NOT NOTICED: {outcome:?}", control.name),
+        }
+    }
+    println!(
+        "{shown} of {} controls did their harm and were noticed",
+        CONTROLS.len()
+    );
+    code(shown == CONTROLS.len())
 }
 
 fn cores() -> usize {

@@ -64,6 +64,15 @@ pub fn unite(script: &str, story: &str) -> String {
 pub fn run(script: &str) -> Result<String, String> {
     let mut world = World::scripted(Plan::calm(), Story::Collect(String::new()));
     world.brief = true;
+    run_in(&mut world, script)?;
+    match std::mem::take(&mut world.story) {
+        Story::Collect(story) => Ok(story),
+        Story::Off | Story::Print => Ok(String::new()),
+    }
+}
+
+/// Runs a script in a world of the caller's, until a rule is broken.
+pub fn run_in(world: &mut World, script: &str) -> Result<(), String> {
     for (number, line) in script.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
@@ -71,17 +80,14 @@ pub fn run(script: &str) -> Result<String, String> {
         }
         world.say(&format!("> {line}"));
         let words: Vec<&str> = line.split_whitespace().collect();
-        obey(&mut world, &words).map_err(|why| format!("line {}: {line}: {why}", number + 1))?;
+        obey(world, &words).map_err(|why| format!("line {}: {line}: {why}", number + 1))?;
         if let Some(violation) = world.violation() {
             let text = format!("VIOLATION of {}: {}", violation.rule, violation.text);
             world.say(&text);
             break;
         }
     }
-    match std::mem::take(&mut world.story) {
-        Story::Collect(story) => Ok(story),
-        Story::Off | Story::Print => Ok(String::new()),
-    }
+    Ok(())
 }
 
 fn obey(world: &mut World, words: &[&str]) -> Result<(), String> {

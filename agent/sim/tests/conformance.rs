@@ -62,6 +62,7 @@ fn the_emulated_disk_behind_its_socket() {
     let shape = Shape {
         disks: 1,
         latency: Duration::from_micros(200),
+        refuses_nobody: false,
     };
     let server = Server::bind(&socket, shape).expect("a shelf");
     std::thread::spawn(move || server.serve());

@@ -40,6 +40,7 @@ impl Bench {
         let shape = Shape {
             disks: DISKS,
             latency: Duration::from_micros(200),
+            refuses_nobody: false,
         };
         let server = Server::bind(&shelf, shape).expect("a shelf");
         std::thread::spawn(move || server.serve());
@@ -258,6 +259,29 @@ fn recorded_runs_lead_to_the_same_decisions() {
     }
     assert!(output.status.success(), "{said}");
     assert!(said.contains("4 of 4 logs decide otherwise"), "{said}");
+}
+
+/// On a shelf that takes every write the judge finds the frozen MASTER's, and the demo succeeds for that.
+#[test]
+fn the_judge_finds_the_harm_of_the_control() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let arguments = [
+        "--json",
+        "--disks",
+        "8",
+        "--control",
+        "target_refuses_nobody",
+    ];
+    let output = demo(dir.path(), &arguments).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !may_run("the_judge_finds_the_harm_of_the_control", &said) {
+        return;
+    }
+    let object: Value = serde_json::from_slice(&output.stdout).expect("one object, nothing else");
+    assert!(output.status.success(), "{said}");
+    assert!(object["records"]["double"].as_u64() > Some(0), "{said}");
+    assert_eq!(object["records"]["refused"], 0, "{said}");
+    assert_eq!(object["control"]["harm_seen"], true, "{said}");
 }
 
 /// Starts a pair that is kept and waits until both daemons listen; `None` where it can't be had.

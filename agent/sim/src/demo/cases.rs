@@ -208,7 +208,7 @@ fn perform(pair: &mut Pair, case: Case, old: Node) -> Result<Deed, Stop> {
 }
 
 /// The other one serves: it says so and the client has heard from it.
-fn taken_over(pair: &mut Pair, old: Node) -> Result<(), Stop> {
+pub(super) fn taken_over(pair: &mut Pair, old: Node) -> Result<(), Stop> {
     let from = now_micros();
     pair.wait(TAKEOVER_MS, "a takeover by the other controller", |pair| {
         let new = old.other();

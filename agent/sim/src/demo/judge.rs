@@ -175,6 +175,7 @@ mod tests {
         let shape = Shape {
             disks: 2,
             latency: Duration::ZERO,
+            refuses_nobody: false,
         };
         let server = Server::bind(&socket, shape).expect("a shelf");
         std::thread::spawn(move || server.serve());

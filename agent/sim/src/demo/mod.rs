@@ -13,6 +13,7 @@ pub mod adapters;
 pub mod cables;
 pub mod cases;
 pub mod client;
+pub mod control;
 pub mod datagram;
 pub mod host;
 pub mod judge;
@@ -33,6 +34,7 @@ pub mod watch;
 use crate::shelf::server::{Server, Shape};
 use cases::{Case, CaseRun};
 use clap::{Args, Subcommand};
+use control::Control;
 use failover_core::ids::Node;
 use narrator::{Narrator, Voice};
 use pair::{NODES, Pair, Stop};
@@ -71,6 +73,9 @@ pub struct DemoArgs {
     /// Run busy loops, four per processor, beside the pair for this long; without --case nothing else.
     #[arg(long, value_name = "SECONDS")]
     load: Option<u64>,
+    /// Set the pair up wrongly on purpose and run nothing else: succeeds only if the judge finds the harm.
+    #[arg(long, value_enum, conflicts_with_all = ["cases", "runs", "keep", "load"])]
+    control: Option<Control>,
 }
 
 /// What this program does for the demo.
@@ -97,6 +102,9 @@ pub enum DemoCommand {
         disks: usize,
         /// Latency of a command, microseconds.
         latency_micros: u64,
+        /// Take every write, whoever is registered.
+        #[arg(long)]
+        refuses_nobody: bool,
     },
     /// A controller's host process
     #[command(hide = true)]
@@ -146,7 +154,15 @@ pub fn execute(command: DemoCommand) -> ExitCode {
             socket,
             disks,
             latency_micros,
-        } => shelf(&socket, disks, latency_micros),
+            refuses_nobody,
+        } => {
+            let shape = Shape {
+                disks,
+                latency: Duration::from_micros(latency_micros),
+                refuses_nobody,
+            };
+            shelf(&socket, shape)
+        }
         DemoCommand::Host { node, dir, disks } => host(&node, &dir, disks),
         DemoCommand::Node { node, dir } => parse_node(&node).and_then(|node| {
             let surroundings = node::Surroundings::of(&Place::existing(&dir), node);
@@ -163,12 +179,8 @@ pub fn execute(command: DemoCommand) -> ExitCode {
     }
 }
 
-fn shelf(socket: &Path, disks: usize, latency_micros: u64) -> Result<(), String> {
+fn shelf(socket: &Path, shape: Shape) -> Result<(), String> {
     priority::real_time(3);
-    let shape = Shape {
-        disks,
-        latency: Duration::from_micros(latency_micros),
-    };
     let served = Server::bind(socket, shape).and_then(Server::serve);
     served.map_err(|error| format!("the shelf: {error}"))
 }
@@ -217,6 +229,7 @@ fn show(args: &DemoArgs) -> Result<bool, String> {
     let shape = Shape {
         disks: usize::from(args.disks),
         latency: Duration::from_secs_f64(latency / 1000.0),
+        refuses_nobody: args.control == Some(Control::TargetRefusesNobody),
     };
     // Kept until the end of this function, then removed.
     let temporary = match args.dir {
@@ -243,6 +256,7 @@ fn show(args: &DemoArgs) -> Result<bool, String> {
         cases: BTreeMap::new(),
         verdict: Default::default(),
         load: None,
+        control: None,
         broken: None,
     };
     let stop = Pair::lay_out(place, shape, narrator)
@@ -258,6 +272,7 @@ fn show(args: &DemoArgs) -> Result<bool, String> {
 
 fn conclude(args: &DemoArgs, dir: &Path, results: &Results) -> Result<bool, String> {
     let object = results.to_json();
+    let succeeded = results.succeeded();
     let file = dir.join("result.json");
     std::fs::write(&file, format!("{object:#}\n"))
         .map_err(|error| format!("writing {}: {error}", file.display()))?;
@@ -266,11 +281,15 @@ fn conclude(args: &DemoArgs, dir: &Path, results: &Results) -> Result<bool, Stri
     } else {
         println!("\n{}", results.to_table());
     }
-    let faults = results.faults();
-    for fault in &faults {
+    // With a control they are what it is there for, and told by its own words.
+    for fault in results
+        .faults()
+        .iter()
+        .filter(|_| args.control.is_none() || !succeeded)
+    {
         eprintln!("FAULT: {fault}");
     }
-    Ok(faults.is_empty())
+    Ok(succeeded)
 }
 
 fn run_all(pair: &mut Pair, args: &DemoArgs, results: &mut Results) -> Result<(), Stop> {
@@ -280,6 +299,11 @@ fn run_all(pair: &mut Pair, args: &DemoArgs, results: &mut Results) -> Result<()
         true => Case::SHOWN.to_vec(),
     };
     let begun = cases::run(pair, Case::Election)?;
+    if let Some(control) = args.control {
+        results.verdict = control::run(pair, control)?;
+        results.control = Some(control);
+        return Ok(());
+    }
     if cases.contains(&Case::Election) {
         note(results, Case::Election, begun);
     }

@@ -96,16 +96,16 @@ impl Pair {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&mask, flags).map_err(io::Error::from)?;
         let cables = Cables::lay()?;
-        let shelf = Process::spawn(
-            &[
-                "shelf".to_owned(),
-                place.shelf().display().to_string(),
-                shape.disks.to_string(),
-                shape.latency.as_micros().to_string(),
-            ],
-            None,
-            &place.dir().join("shelf.log"),
-        )?;
+        let mut words = vec![
+            "shelf".to_owned(),
+            place.shelf().display().to_string(),
+            shape.disks.to_string(),
+            shape.latency.as_micros().to_string(),
+        ];
+        if shape.refuses_nobody {
+            words.push("--refuses-nobody".to_owned());
+        }
+        let shelf = Process::spawn(&words, None, &place.dir().join("shelf.log"))?;
         wait_for_socket(&place.shelf())?;
         let resets = UnixDatagram::bind(place.reset())?;
         resets.set_nonblocking(true)?;

@@ -291,6 +291,7 @@ pub fn record(seed: u32, dir: &Path) -> Result<(), String> {
     let shape = Shape {
         disks: DISKS,
         latency: Duration::from_millis(1),
+        refuses_nobody: false,
     };
     let narrator = Narrator::new(Voice::Quiet);
     let run = Pair::lay_out(place, shape, narrator).and_then(|mut pair| lead(&mut pair, seed));

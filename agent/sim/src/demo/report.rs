@@ -1,6 +1,7 @@
 //! The results: a table for people, one JSON object for programs.
 
 use super::cases::{Case, CaseRun};
+use super::control::Control;
 use super::judge::Verdict;
 use crate::shelf::server::Shape;
 use comfy_table::Table;
@@ -21,6 +22,8 @@ pub struct Results {
     pub verdict: Verdict,
     /// The load case, if it ran.
     pub load: Option<Load>,
+    /// The pair was set up wrongly on purpose.
+    pub control: Option<Control>,
     /// Why the run ended early.
     pub broken: Option<String>,
 }
@@ -112,6 +115,14 @@ impl Results {
         faults
     }
 
+    /// Whether the run showed what it had to: no fault, or with a control its harm and nothing that ended it early.
+    pub fn succeeded(&self) -> bool {
+        match self.control {
+            Some(control) => self.broken.is_none() && control.is_seen(&self.verdict),
+            None => self.faults().is_empty(),
+        }
+    }
+
     /// The object of `--json` and of `result.json`.
     pub fn to_json(&self) -> Value {
         let cases: Vec<Value> = self.cases.iter().map(case_json).collect();
@@ -131,6 +142,12 @@ impl Results {
             },
             "faults": self.faults(),
         });
+        if let Some(control) = self.control {
+            object["control"] = json!({
+                "name": control.name(),
+                "harm_seen": control.is_seen(&self.verdict),
+            });
+        }
         if let Some(load) = &self.load {
             object["load"] = json!({
                 "seconds": load.seconds,

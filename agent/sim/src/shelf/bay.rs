@@ -69,6 +69,13 @@ impl Bay {
         }
     }
 
+    /// The same, but it takes every write: a control.
+    pub fn that_refuses_nobody(latency_micros: u64) -> Bay {
+        let mut bay = Bay::new(latency_micros);
+        bay.disk.refuse_nobody();
+        bay
+    }
+
     /// A command arrives. Answers it at once if the disk refuses it.
     pub fn arrive(&mut self, now: u64, asker: Asker, nexus: Nexus, what: What) -> Option<Reply> {
         // A reservation command is told its unit attention when its turn comes.

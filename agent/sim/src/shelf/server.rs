@@ -30,6 +30,8 @@ pub struct Shape {
     pub disks: usize,
     /// Time that a disk takes for one command.
     pub latency: Duration,
+    /// Its disks take every write, whoever is registered: a control.
+    pub refuses_nobody: bool,
 }
 
 struct Connection {
@@ -60,7 +62,12 @@ impl Server {
         let latency_micros = shape.latency.as_micros() as u64;
         Ok(Server {
             listener,
-            bays: (0..shape.disks).map(|_| Bay::new(latency_micros)).collect(),
+            bays: (0..shape.disks)
+                .map(|_| match shape.refuses_nobody {
+                    true => Bay::that_refuses_nobody(latency_micros),
+                    false => Bay::new(latency_micros),
+                })
+                .collect(),
             connections: Vec::new(),
             next_id: 1,
             cut: [false; 2],
