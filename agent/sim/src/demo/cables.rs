@@ -47,6 +47,11 @@ pub fn lan_mac(node: Node) -> [u8; 6] {
     mac(node as u8 + 1, 0)
 }
 
+/// Hardware address of the client.
+pub fn client_mac() -> [u8; 6] {
+    mac(0xbb, 0)
+}
+
 /// Locally administered, so that it is nobody's.
 const fn mac(owner: u8, port: u8) -> [u8; 6] {
     [0x02, 0x77, 0, 0, owner, port]

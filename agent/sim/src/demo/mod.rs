@@ -73,7 +73,7 @@ pub struct DemoArgs {
     /// Run busy loops, four per processor, beside the pair for this long; without --case nothing else.
     #[arg(long, value_name = "SECONDS")]
     load: Option<u64>,
-    /// Set the pair up wrongly on purpose and run nothing else: succeeds only if the judge finds the harm.
+    /// Set the pair up wrongly on purpose and run nothing else: succeeds only if its harm is found.
     #[arg(long, value_enum, conflicts_with_all = ["cases", "runs", "keep", "load"])]
     control: Option<Control>,
 }
@@ -242,6 +242,10 @@ fn show(args: &DemoArgs) -> Result<bool, String> {
         (None, None) => return Err("no folder".to_owned()),
     };
     let place = Place::prepare(dir, shape.disks)?;
+    if let Some(control) = args.control {
+        let set_up = control.set_up(&place);
+        set_up.map_err(|error| format!("changing the configuration: {error}"))?;
+    }
     namespaces::enter_own_network()?;
     let voice = if args.json { Voice::Quiet } else { Voice::Full };
     let narrator = Narrator::new(voice);
@@ -300,8 +304,9 @@ fn run_all(pair: &mut Pair, args: &DemoArgs, results: &mut Results) -> Result<()
     };
     let begun = cases::run(pair, Case::Election)?;
     if let Some(control) = args.control {
-        results.verdict = control::run(pair, control)?;
-        results.control = Some(control);
+        let shown = control::run(pair, control)?;
+        results.verdict = shown.verdict.clone();
+        results.control = Some(shown);
         return Ok(());
     }
     if cases.contains(&Case::Election) {

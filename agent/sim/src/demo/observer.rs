@@ -1,12 +1,12 @@
-//! Watches the clients' network: who announces the virtual address, and when.
+//! Watches the clients' network: who announces the virtual address, who answers for it, and when.
 
-use super::cables::{LAN, VIP, lan_mac};
+use super::cables::{CLIENT, LAN, VIP, client_mac, lan_mac};
 use crate::shelf::now_micros;
 use failover_core::ids::Node;
 use nix::net::if_::if_nametoindex;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,30 +23,38 @@ pub struct Announcement {
     pub node: Node,
 }
 
-/// What was seen. Its thread lives as long as the process.
-#[derive(Clone, Debug, Default)]
+/// What was seen.
+#[derive(Debug, Default)]
+struct Seen {
+    announcements: VecDeque<Announcement>,
+    answers: VecDeque<Announcement>,
+}
+
+/// Sees and asks. Its thread lives as long as the process.
+#[derive(Clone, Debug)]
 pub struct Observer {
-    seen: Arc<Mutex<VecDeque<Announcement>>>,
+    seen: Arc<Mutex<Seen>>,
+    packets: Arc<File>,
 }
 
 impl Observer {
     /// Starts to watch the bridge of the clients' network.
     pub fn start() -> io::Result<Observer> {
-        let mut packets = File::from(packet_socket(if_nametoindex(LAN)?)?);
-        let observer = Observer::default();
-        let seen = observer.seen.clone();
+        let packets = Arc::new(File::from(packet_socket(if_nametoindex(LAN)?)?));
+        let observer = Observer {
+            seen: Arc::default(),
+            packets,
+        };
+        let Observer { seen, packets } = observer.clone();
         let watch = move || {
             super::priority::real_time(2);
             let mut frame = [0; 256];
-            while let Ok(count) = packets.read(&mut frame) {
+            while let Ok(count) = (&*packets).read(&mut frame) {
                 let at = now_micros();
-                if let Some(node) = announced_by(&frame[..count]) {
-                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                    if seen.len() >= KEPT {
-                        seen.pop_front();
-                    }
-                    seen.push_back(Announcement { at, node });
-                }
+                let (announced, answered) = told_by(&frame[..count]);
+                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                keep(&mut seen.announcements, at, announced);
+                keep(&mut seen.answers, at, answered);
             }
         };
         std::thread::Builder::new()
@@ -58,22 +66,63 @@ impl Observer {
     /// The first announcement by `node` after `from`.
     pub fn first_by(&self, node: Node, from: u64) -> Option<u64> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = seen.iter().find(|it| it.node == node && it.at > from);
+        let mut all = seen.announcements.iter();
+        let first = all.find(|it| it.node == node && it.at > from);
         first.map(|it| it.at)
+    }
+
+    /// Asks everybody who has the virtual address; a question that can't be sent is one that nobody answers.
+    pub fn ask(&self) {
+        let _ = (&*self.packets).write(&request());
+    }
+
+    /// When `node` answered for the virtual address after `from`.
+    pub fn answers_of(&self, node: Node, from: u64) -> Vec<u64> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = seen.answers.iter();
+        let of_node = all.filter(|it| it.node == node && it.at > from);
+        of_node.map(|it| it.at).collect()
     }
 }
 
-/// Who announces the virtual address in this frame, if anybody does (RFC 5227 section 3: sender and target are the
-/// address itself).
-fn announced_by(frame: &[u8]) -> Option<Node> {
-    let arp = frame.get(14..42)?;
-    let vip = VIP.octets();
-    if frame[12..14] != ETH_P_ARP.to_be_bytes() || arp[14..18] != vip || arp[24..28] != vip {
-        return None;
+fn keep(kept: &mut VecDeque<Announcement>, at: u64, node: Option<Node>) {
+    let Some(node) = node else {
+        return;
+    };
+    if kept.len() >= KEPT {
+        kept.pop_front();
     }
-    [Node::A, Node::B]
-        .into_iter()
-        .find(|node| arp[8..14] == lan_mac(*node))
+    kept.push_back(Announcement { at, node });
+}
+
+/// Who announces the virtual address in this frame (RFC 5227 section 3: sender and target are the address itself), and
+/// who answers a question for it (RFC 826: a reply to somebody else).
+fn told_by(frame: &[u8]) -> (Option<Node>, Option<Node>) {
+    let Some(arp) = frame.get(14..42) else {
+        return (None, None);
+    };
+    let vip = VIP.octets();
+    if frame[12..14] != ETH_P_ARP.to_be_bytes() || arp[14..18] != vip {
+        return (None, None);
+    }
+    let mut nodes = [Node::A, Node::B].into_iter();
+    let sender = nodes.find(|node| arp[8..14] == lan_mac(*node));
+    match arp[24..28] == vip {
+        true => (sender, None),
+        false => (None, sender.filter(|_| arp[6..8] == [0, 2])),
+    }
+}
+
+/// The client asks everybody: who has the virtual address?
+fn request() -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(client_mac());
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(client_mac());
+    frame.extend(CLIENT.octets());
+    frame.extend([0; 6]);
+    frame.extend(VIP.octets());
+    frame
 }
 
 /// A packet socket that receives the ARP frames of one interface.
@@ -128,9 +177,12 @@ mod tests {
         frame.extend(VIP.octets());
         frame.extend([0; 6]);
         frame.extend(VIP.octets());
-        assert_eq!(announced_by(&frame), Some(Node::B));
+        assert_eq!(told_by(&frame), (Some(Node::B), None));
         frame[41] ^= 1;
-        assert_eq!(announced_by(&frame), None, "an ordinary request");
-        assert_eq!(announced_by(&frame[..30]), None);
+        assert_eq!(told_by(&frame), (None, None), "an ordinary request");
+        assert_eq!(told_by(&frame[..30]), (None, None));
+        assert_eq!(told_by(&request()), (None, None));
+        frame[21] = 2;
+        assert_eq!(told_by(&frame), (None, Some(Node::B)), "an answer");
     }
 }

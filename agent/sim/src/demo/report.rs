@@ -1,7 +1,7 @@
 //! The results: a table for people, one JSON object for programs.
 
 use super::cases::{Case, CaseRun};
-use super::control::Control;
+use super::control::Shown;
 use super::judge::Verdict;
 use crate::shelf::server::Shape;
 use comfy_table::Table;
@@ -23,7 +23,7 @@ pub struct Results {
     /// The load case, if it ran.
     pub load: Option<Load>,
     /// The pair was set up wrongly on purpose.
-    pub control: Option<Control>,
+    pub control: Option<Shown>,
     /// Why the run ended early.
     pub broken: Option<String>,
 }
@@ -117,8 +117,8 @@ impl Results {
 
     /// Whether the run showed what it had to: no fault, or with a control its harm and nothing that ended it early.
     pub fn succeeded(&self) -> bool {
-        match self.control {
-            Some(control) => self.broken.is_none() && control.is_seen(&self.verdict),
+        match &self.control {
+            Some(shown) => self.broken.is_none() && shown.harm.is_some(),
             None => self.faults().is_empty(),
         }
     }
@@ -142,10 +142,10 @@ impl Results {
             },
             "faults": self.faults(),
         });
-        if let Some(control) = self.control {
+        if let Some(shown) = &self.control {
             object["control"] = json!({
-                "name": control.name(),
-                "harm_seen": control.is_seen(&self.verdict),
+                "name": shown.control.name(),
+                "harm": shown.harm,
             });
         }
         if let Some(load) = &self.load {
