@@ -3,26 +3,35 @@
 #[path = "../../tests/fence/iscsi.rs"]
 #[allow(dead_code, reason = "the daemon's tests look at its log")]
 mod iscsi;
+#[path = "../../tests/adapters/ns.rs"]
+#[allow(dead_code, reason = "other tests have clients in a second namespace")]
+mod ns;
 #[path = "../../tests/fence/scsi_target.rs"]
 #[allow(dead_code, reason = "the daemon's tests have faults too")]
 mod scsi_target;
+#[path = "../../tests/fence/tgtd.rs"]
+mod tgtd;
 
-use failover_core::ids::Node;
+use failover_core::pr::PrCommand;
 use failover_sim::conformance::emulated::Emulated;
 use failover_sim::conformance::judge::{Differences, Report, differences, judge};
 use failover_sim::conformance::list::{Command, Deed, Step, parse};
 use failover_sim::conformance::run::NEXUSES;
 use failover_sim::conformance::scsi::{Paths, ScsiPath};
 use failover_sim::conformance::shelf::Shelf;
-use failover_sim::conformance::{DIFFERENCES_OF_LIO, LIST, Target};
+use failover_sim::conformance::{DIFFERENCES_OF_LIO, DIFFERENCES_OF_TGTD, LIST, Target};
 use failover_sim::disk::Nexus;
 use failover_sim::shelf::server::{Server, Shape};
 use failoverd::adapters::ports::{Data, ScsiPort};
 use failoverd::adapters::scsi::inquiry;
 use iscsi::{Place, Session};
+use ns::{isolated, skipped};
 use scsi_target::Flaw;
 use std::sync::Arc;
 use std::time::Duration;
+use tgtd::Tgtd;
+
+const LIMIT: Duration = Duration::from_secs(10);
 
 fn judged(target: &mut dyn Target, listed: &Differences) -> Report {
     let cases = parse(LIST).expect("understood");
@@ -33,7 +42,7 @@ fn judged(target: &mut dyn Target, listed: &Differences) -> Report {
 }
 
 /// Names of the cases that were left out, which is no more than these.
-fn skipped(report: &Report) -> Vec<&str> {
+fn left_out(report: &Report) -> Vec<&str> {
     report
         .skipped
         .iter()
@@ -52,7 +61,7 @@ const NO_COMMAND: [&str; 4] = [
 #[test]
 fn the_emulated_disk() {
     let report = judged(&mut Emulated::new(), &Differences::new());
-    assert_eq!(skipped(&report), NO_COMMAND);
+    assert_eq!(left_out(&report), NO_COMMAND);
 }
 
 #[test]
@@ -68,10 +77,10 @@ fn the_emulated_disk_behind_its_socket() {
     std::thread::spawn(move || server.serve());
     let mut target = Shelf::new(&socket, 0).expect("connected");
     let report = judged(&mut target, &Differences::new());
-    let mut left_out = skipped(&report);
-    left_out.retain(|case| !NO_COMMAND.contains(case));
+    let mut others = left_out(&report);
+    others.retain(|case| !NO_COMMAND.contains(case));
     assert_eq!(
-        left_out,
+        others,
         [
             "abort.waits_for_the_medium",
             "preempt.what_was_inside",
@@ -109,7 +118,7 @@ fn of_bytes(flaw: Option<Flaw>) -> Paths {
 fn the_target_that_speaks_bytes() {
     let report = judged(&mut of_bytes(None), &Differences::new());
     assert_eq!(
-        skipped(&report),
+        left_out(&report),
         [
             "access.strangers_read",
             "abort.what_was_inside",
@@ -158,44 +167,92 @@ fn from_outside(step: &Step) -> Option<&'static str> {
 #[test]
 fn the_target_of_the_environment() {
     let Ok(text) = std::env::var("FAILOVERD_TEST_ISCSI") else {
-        println!(
-            "SKIPPED: conformance::the_target_of_the_environment: FAILOVERD_TEST_ISCSI names no target \
-             (portal,target,lun)"
+        return skipped(
+            "the_target_of_the_environment",
+            "FAILOVERD_TEST_ISCSI names no target (portal,target,lun)",
         );
-        return;
     };
     let parts: Vec<&str> = text.split(',').collect();
     let [portal, target, lun] = parts[..] else {
         panic!("FAILOVERD_TEST_ISCSI is {text:?}, not portal,target,lun");
     };
-    let place = |nexus: Nexus| Place {
+    let place = Place {
         portal: portal.parse().expect("an address with a port"),
         target: target.to_owned(),
         lun: lun.parse().expect("a number up to 255"),
-        initiator: format!(
-            "iqn.2026-01.test.failoverd:{}",
-            ["a", "b"][nexus.node as usize]
-        ),
-        session: nexus.path.0 + 1,
+        initiator: String::new(),
+        session: 0,
     };
-    let log = Arc::default();
-    let mut session = Session::login(&place(Nexus::new(Node::A, 7)), log).expect("a session");
-    let inquiry = session.submit(
-        &inquiry::standard_cdb(96),
-        Data::In(96),
-        Duration::from_secs(10),
-    );
+    let mut session = Session::login(&of(&place, NEXUSES[0]), Arc::default()).expect("a session");
+    let inquiry = session.submit(&inquiry::standard_cdb(96), Data::In(96), LIMIT);
     let vendor = inquiry.expect("it answers").data[8..16].to_vec();
+    drop(session);
     let listed = match &vendor[..] {
         b"LIO-ORG " => differences(DIFFERENCES_OF_LIO).expect("understood"),
         _ => Differences::new(),
     };
+    let never = Box::new(|_| Err("not from outside".to_owned()));
+    judged(
+        &mut Paths::new(sessions(&place), from_outside, never),
+        &listed,
+    );
+}
+
+/// As whom `nexus` logs in.
+fn of(place: &Place, nexus: Nexus) -> Place {
+    let initiator = ["a", "b"][nexus.node as usize];
+    Place {
+        initiator: format!("iqn.2026-01.test.failoverd:{initiator}"),
+        session: nexus.path.0 + 1,
+        ..place.clone()
+    }
+}
+
+fn sessions(place: &Place) -> Vec<(Nexus, ScsiPath)> {
     let path = |nexus| {
-        let session = Session::login(&place(nexus), Arc::default()).expect("a session");
+        let session = Session::login(&of(place, nexus), Arc::default()).expect("a session");
         let path = ScsiPath::new(Box::new(session)).expect("it answers");
         (nexus, path)
     };
-    let paths: Vec<(Nexus, ScsiPath)> = NEXUSES.into_iter().map(path).collect();
-    let never = Box::new(|_| Err("not from outside".to_owned()));
-    judged(&mut Paths::new(paths, from_outside, never), &listed);
+    NEXUSES.into_iter().map(path).collect()
+}
+
+/// The other target that others wrote. It lacks what the pair needs, and most of what it does otherwise is wrong: worth
+/// something for the answers that are the same.
+#[test]
+fn tgtd_on_loopback() {
+    const NAME: &str = "tgtd_on_loopback";
+    isolated(NAME, || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let _daemon = match Tgtd::start(&folder.path().join("disk")) {
+            Ok(daemon) => daemon,
+            Err(why) => return skipped(NAME, why),
+        };
+        let place = Place {
+            portal: tgtd::PORTAL.parse().expect("an address"),
+            target: tgtd::TARGET.to_owned(),
+            lun: 1,
+            initiator: String::new(),
+            session: 0,
+        };
+        let sessions = sessions(&place).into_iter();
+        let sessions = sessions.map(|(nexus, path)| (nexus, path.without_aptpl()));
+        let never = Box::new(|_| Err("not from outside".to_owned()));
+        let listed = differences(DIFFERENCES_OF_TGTD).expect("understood");
+        let report = judged(&mut Paths::new(sessions, not_by_tgtd, never), &listed);
+        assert!(report.compared > 300, "{}", report.summary());
+    });
+}
+
+fn not_by_tgtd(step: &Step) -> Option<&'static str> {
+    match step {
+        Step::Ask(_, Command::Reservation(PrCommand::PreemptAbort { .. }), _) => {
+            Some("tgtd has no PREEMPT AND ABORT")
+        }
+        Step::Ask(_, Command::Reservation(PrCommand::ReadFull), _) => {
+            Some("tgtd has no READ FULL STATUS")
+        }
+        Step::Ask(_, Command::Capabilities, _) => Some("tgtd has no APTPL"),
+        _ => from_outside(step),
+    }
 }

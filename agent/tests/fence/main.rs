@@ -18,4 +18,5 @@ mod real_target;
 mod scsi;
 mod scsi_target;
 mod stuck;
+mod tgtd;
 mod wiring;

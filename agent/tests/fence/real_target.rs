@@ -5,6 +5,7 @@ use crate::bench::{NAA, PATIENT, key, path, shared};
 use crate::iscsi::{Exchange, Place, Session};
 use crate::ns::{isolated, skipped};
 use crate::scsi_target::Target;
+use crate::tgtd::{PORTAL, TARGET, Tgtd};
 use failover_core::config::Timing;
 use failover_core::disk_work::{DiskOutcome, DiskWork, Survey};
 use failover_core::ids::{DiskId, Node as Controller, PathId};
@@ -16,12 +17,9 @@ use failoverd::adapters::ports::{Data, Kind, Node, Opener, Port, PortError, Scsi
 use failoverd::adapters::scsi::{inquiry, pr_in};
 use failoverd::preflight::{Trial, Verdict};
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const PORTAL: &str = "127.0.0.1:3269";
-const TARGET: &str = "iqn.2026-01.test.failoverd:disk";
 const OPTIONS: Options = Options {
     accept_volatile: true,
 };
@@ -268,64 +266,15 @@ fn settled(mut send: impl FnMut() -> Result<PrReply, PrError>) -> Result<PrReply
     panic!("unit attentions without end");
 }
 
-/// Ended with the test, however that ends, and what it leaves behind removed.
-struct Ended(Child, String);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // It lets SIGTERM pass while it has sessions.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        for end in ["", ".lock"] {
-            let _ = std::fs::remove_file(format!("/var/run/tgtd/socket.{}{end}", self.1));
-        }
-    }
-}
-
-fn tgtadm(control: &str, words: &str) -> bool {
-    let mut command = Command::new("tgtadm");
-    command
-        .args(["-C", control, "--lld", "iscsi"])
-        .args(words.split(' '));
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
-}
-
 #[test]
 fn tgtd_on_loopback() {
     const NAME: &str = "real_target::tgtd_on_loopback";
     isolated(NAME, || {
         let folder = tempfile::tempdir().expect("a folder");
-        let image = folder.path().join("disk");
-        std::fs::write(&image, vec![0; 1 << 20]).expect("written");
-        // Its control socket's name has the number in it: another for each run.
-        let control = (1000 + std::process::id() % 30_000).to_string();
-        let started = Command::new("tgtd")
-            .args(["-f", "-C", &control, "--iscsi", &format!("portal={PORTAL}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(child) = started else {
-            return skipped(NAME, "no `tgtd` program: install tgt");
+        let _daemon = match Tgtd::start(&folder.path().join("disk")) {
+            Ok(daemon) => daemon,
+            Err(why) => return skipped(NAME, why),
         };
-        let _daemon = Ended(child, control.clone());
-        let made = (0..100).any(|_| {
-            std::thread::sleep(Duration::from_millis(50));
-            tgtadm(
-                &control,
-                &format!("--op new --mode target --tid 1 -T {TARGET}"),
-            )
-        });
-        if !made {
-            return skipped(NAME, "tgtd doesn't start here");
-        }
-        let image = image.display();
-        for words in [
-            format!("--op new --mode logicalunit --tid 1 --lun 1 -b {image}"),
-            "--op bind --mode target --tid 1 -I ALL".to_owned(),
-        ] {
-            assert!(tgtadm(&control, &words), "{words}");
-        }
         let place = Place {
             portal: PORTAL.parse().expect("an address"),
             target: TARGET.to_owned(),

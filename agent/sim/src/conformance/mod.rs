@@ -26,6 +26,9 @@ pub const LIST: &str = include_str!("list.txt");
 /// What Linux's own target (LIO) answers otherwise.
 pub const DIFFERENCES_OF_LIO: &str = include_str!("differences/lio.txt");
 
+/// What `tgtd` answers otherwise.
+pub const DIFFERENCES_OF_TGTD: &str = include_str!("differences/tgtd.txt");
+
 /// What a command answered, in the list's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {

@@ -26,6 +26,7 @@ const WERO: ReservationType = ReservationType::WriteExclusiveRegistrantsOnly;
 pub struct ScsiPath {
     port: Box<dyn ScsiPort>,
     block: usize,
+    persist: bool,
 }
 
 impl ScsiPath {
@@ -43,12 +44,24 @@ impl ScsiPath {
             if let Some(length) = length.and_then(|bytes| bytes.try_into().ok()) {
                 let block = u32::from_be_bytes(length) as usize;
                 return match (1..=BLOCK_MAX).contains(&block) {
-                    true => Ok(ScsiPath { port, block }),
+                    true => Ok(ScsiPath {
+                        port,
+                        block,
+                        persist: true,
+                    }),
                     false => Err(format!("blocks of {block} bytes")),
                 };
             }
         }
         Err("READ CAPACITY isn't answered".to_owned())
+    }
+
+    /// The same for a target that refuses to register with APTPL: without it, as the daemon does then.
+    pub fn without_aptpl(self) -> ScsiPath {
+        ScsiPath {
+            persist: false,
+            ..self
+        }
     }
 
     /// Sends a command and waits for its answer.
@@ -99,8 +112,9 @@ impl ScsiPath {
     fn reservation(&mut self, command: PrCommand) -> Answer {
         use pr_out::Action;
         let none = ReservationType::Other(0);
+        let persist = self.persist;
         let kept = |old, new| Parameters {
-            persist: true,
+            persist,
             ..Parameters::keys(old, new)
         };
         match command {
