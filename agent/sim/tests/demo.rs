@@ -282,7 +282,6 @@ fn the_judge_finds_writes_of_both_where_nothing_fences() {
     let test = "the_judge_finds_writes_of_both_where_nothing_fences";
     if let Some(object) = controlled(test, "target_refuses_nobody") {
         assert!(object["records"]["double"].as_u64() > Some(0), "{object}");
-        assert_eq!(object["records"]["refused"], 0, "{object}");
     }
 }
 
