@@ -425,7 +425,11 @@ impl DiskTask {
             Ok(other) => return protocol_error(&other),
             Err(error) => return self.read_failed(after, error),
         };
-        if generation != self.seen.generation {
+        // Nor can a key hold the reservation that isn't registered, whatever the generation says.
+        let is_registered = |key: u64| self.seen.keys.contains(&key);
+        let torn = generation != self.seen.generation
+            || wero && holder.is_some_and(|key| !is_registered(key));
+        if torn {
             self.torn += 1;
             if self.torn > TORN_SURVEYS_MAX {
                 let why = "its keys changed between every two reads".to_owned();
@@ -700,4 +704,42 @@ fn protocol_error(reply: &PrReply) -> DiskStep {
     DiskStep::Done(DiskOutcome::Unreachable(format!(
         "the adapter answered a command with {reply:?}"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a target without READ FULL STATUS, whose PRgeneration stands still, answers to a survey.
+    fn survey(answers: &[(&[u64], Option<u64>)]) -> DiskStep {
+        let mut task = DiskTask::new(DiskWork::Survey, 1);
+        task.step(None);
+        let mut step = task.step(Some(Err(PrError::Illegal("no such command".to_owned()))));
+        for (keys, holder) in answers {
+            let is_read = |step: &DiskStep, command: PrCommand| matches!(step, DiskStep::Command(_, asked) if *asked == command);
+            assert!(is_read(&step, PrCommand::ReadKeys), "{step:?}");
+            let (generation, wero, keys) = (0, holder.is_some(), keys.to_vec());
+            step = task.step(Some(Ok(PrReply::Keys { generation, keys })));
+            assert!(is_read(&step, PrCommand::ReadReservation), "{step:?}");
+            let holder = *holder;
+            step = task.step(Some(Ok(PrReply::Reservation {
+                generation,
+                holder,
+                wero,
+            })));
+        }
+        step
+    }
+
+    #[test]
+    fn a_holder_that_isnt_registered_is_a_torn_survey() {
+        let step = survey(&[(&[1], Some(2)), (&[1, 2], Some(2))]);
+        let DiskStep::Done(DiskOutcome::Surveyed(seen)) = step else {
+            panic!("{step:?}");
+        };
+        assert_eq!((seen.keys, seen.holder), (vec![1, 2], Some(2)));
+        let step = survey(&[(&[1_u64] as &[u64], Some(2)); 4]);
+        let unreachable = matches!(step, DiskStep::Done(DiskOutcome::Unreachable(_)));
+        assert!(unreachable, "{step:?}");
+    }
 }
