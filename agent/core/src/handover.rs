@@ -228,7 +228,10 @@ impl Controller {
     pub(crate) fn poll_exporting(&mut self, now: Instant) {
         let limit = self.since + ms(self.config.timing.export_ms);
         if self.handover.exports.len() < self.config.pools.len() {
-            self.wake_at(limit, "export");
+            // After a stall the exports have longer than this, and their own deadlines wake us.
+            if now < limit {
+                self.wake_at(limit, "export");
+            }
             return;
         }
         let stuck = now >= limit;
