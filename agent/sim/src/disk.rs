@@ -268,6 +268,19 @@ impl Disk {
         self.aptpl = aptpl;
     }
 
+    /// A unit attention comes up for one nexus.
+    pub fn attend(&mut self, nexus: Nexus, attention: UnitAttention) {
+        if let Some(slot) = nexus.slot() {
+            self.slots[slot].attentions |= attention as u8;
+        }
+    }
+
+    /// Every registration and the reservation are gone, as if they had never been.
+    pub fn forget(&mut self) {
+        self.holder = None;
+        self.slots.iter_mut().for_each(|slot| slot.key = 0);
+    }
+
     /// Logical unit reset: reservations stay, every nexus is told. Commands inside the disk are gone.
     pub fn reset(&mut self) {
         for slot in &mut self.slots {

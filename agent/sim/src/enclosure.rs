@@ -5,12 +5,16 @@
 //!   pools' writer ─ each 20 ms ─▶ accepted or refused by the reservation ─▶ lands at once, or later unless aborted
 //! ```
 
+mod power;
+mod temper;
+mod told;
 mod turns;
+mod writes;
 
 use crate::disk::{Disk, Nexus};
-use crate::plan::{disk_id, disk_index};
+use crate::plan::disk_index;
 use crate::queue::Happening;
-use crate::world::{NODES, World};
+use crate::world::World;
 use failover_core::action::Outcome;
 use failover_core::disk_work::{DiskOutcome, DiskStep, DiskTask, DiskWork, PrAnswer};
 use failover_core::ids::{DiskId, Node, OpId, PathId};
@@ -20,11 +24,6 @@ use std::time::Duration;
 
 /// A host that isn't of the pair.
 pub const STRANGER: Nexus = Nexus::new(Node::B, 7);
-/// Its key: no key of the pair.
-const STRANGER_KEY: u64 = 0x0bad_0000_0000_0001;
-
-/// Longest stay of a write inside a disk, microseconds.
-const FLIGHT_US: u64 = 1_500_000;
 
 /// A disk, and the writes inside it that haven't landed.
 pub struct Bay {
@@ -140,7 +139,7 @@ impl World {
         let index = disk_index(disk);
         self.disk_work_asked(node, op, index, &work);
         if self.story.on() && !self.brief && !matches!(work, DiskWork::Survey) {
-            tell!(self, node, "d{index}: {}", describe(&work));
+            tell!(self, node, "d{index}: {}", told::work(&work));
         }
         let until = work.until();
         let until = until.map(|until| self.machines[node as usize].true_time(until));
@@ -183,7 +182,10 @@ impl World {
 
     fn free_task(&mut self, slot: u32) -> Option<Box<TaskRun>> {
         let task = self.tasks[slot as usize].take();
-        if task.is_some() {
+        if let Some(task) = &task {
+            if task.hung {
+                self.hung.retain(|each| *each != slot);
+            }
             self.free_tasks.push(slot);
         }
         task
@@ -265,15 +267,18 @@ impl World {
 
     /// A command arrives at its disk.
     pub(crate) fn execute(&mut self, slot: u32) {
-        let Some(mut task) = self.tasks[slot as usize].take() else {
+        let Some(task) = self.tasks[slot as usize].as_deref() else {
             return;
         };
         let stale = self.machines[task.node as usize].boot != task.boot;
         if stale && self.rng.percent(50) {
             // Its sender lost power; half of such commands were still inside the adapter.
-            self.free_tasks.push(slot);
+            self.free_task(slot);
             return;
         }
+        let Some(mut task) = self.tasks[slot as usize].take() else {
+            return;
+        };
         let mut back = 10 + self.rng.below(self.plan.disk_us);
         if self.conditions.shelf_down {
             task.answer = Some(transport("the target went away"));
@@ -290,9 +295,11 @@ impl World {
     /// Carries out the command; the time that its abort takes.
     fn execute_now(&mut self, task: &mut TaskRun) -> u64 {
         self.coverage.commands += 1;
+        self.odd_attention(task);
         let bay = &mut self.bays[task.disk];
         let victims = bay.disk.aborts(task.nexus, task.command);
         let answer = bay.disk.execute(task.nexus, task.command);
+        let (answer, late) = self.tempered(task.command, answer);
         let writes_key = !matches!(
             task.command,
             PrCommand::ReadKeys | PrCommand::ReadReservation | PrCommand::ReadFull
@@ -307,7 +314,7 @@ impl World {
                 "   d{}.{} {}: {said}",
                 task.disk,
                 task.nexus.path.0,
-                describe_command(task.command)
+                told::command(task.command)
             );
             self.story.line(self.now, Some(task.node), &text);
         }
@@ -317,7 +324,7 @@ impl World {
             self.command_done(task);
         }
         if !done || victims.is_empty() {
-            return 0;
+            return late;
         }
         // Each victim's write is gone, or has landed, before the abort answers.
         let all = std::mem::take(&mut self.bays[task.disk].flights);
@@ -332,10 +339,9 @@ impl World {
                 self.coverage.aborted_writes += 1;
             }
         }
-        if aborted.is_empty() {
-            0
-        } else {
-            self.rng.below(60_000)
+        match aborted.is_empty() {
+            true => late,
+            false => late + self.rng.below(60_000),
         }
     }
 
@@ -402,241 +408,5 @@ impl World {
             self.tasks[slot as usize] = Some(task);
             self.queue.push(self.now + 20, Happening::Answer(slot));
         }
-    }
-
-    // ---- power, reset --------------------------------------------------------------------------------------
-
-    pub(crate) fn shelf_off(&mut self) {
-        for bay in &mut self.bays {
-            bay.flights.clear();
-        }
-    }
-
-    pub(crate) fn shelf_on(&mut self) {
-        for bay in &mut self.bays {
-            bay.disk.power_cycle();
-        }
-        if !self.plan.aptpl {
-            self.keys_are_gone();
-        }
-    }
-
-    pub(crate) fn reset_disk(&mut self, disk: usize) {
-        self.bays[disk].disk.reset();
-        self.bays[disk].flights.clear();
-    }
-
-    // ---- a host that isn't of the pair ---------------------------------------------------------------------
-
-    /// It registers on disks; where it takes them everybody else's registration and commands are gone.
-    pub(crate) fn stranger_comes(&mut self, disks: u8, takes: bool) {
-        for (index, bay) in self.bays.iter_mut().enumerate() {
-            if disks >> index & 1 == 0 {
-                continue;
-            }
-            while bay.disk.take_unit_attention(STRANGER).is_some() {}
-            let new = STRANGER_KEY;
-            let registers = PrCommand::RegisterIgnore { new };
-            let mut done = bay.disk.execute(STRANGER, registers).is_ok();
-            if takes {
-                let others: Vec<u64> = bay.disk.registrations().map(|(_, key)| key).collect();
-                for victim in others.into_iter().filter(|key| *key != new) {
-                    // A key on several paths goes at once; the second preempt of it is a conflict.
-                    let _ = bay
-                        .disk
-                        .execute(STRANGER, PrCommand::PreemptAbort { own: new, victim });
-                }
-                done &= bay
-                    .disk
-                    .execute(STRANGER, PrCommand::Reserve { key: new })
-                    .is_ok();
-                bay.flights.clear();
-                bay.tampered = true;
-            }
-            debug_assert!(done, "nobody stops it");
-        }
-        if takes {
-            self.no_longer_fenced(disks);
-            self.conditions_changed();
-        }
-    }
-
-    pub(crate) fn stranger_goes(&mut self, disks: u8) {
-        for (index, bay) in self.bays.iter_mut().enumerate() {
-            if disks >> index & 1 == 1 {
-                while bay.disk.take_unit_attention(STRANGER).is_some() {}
-                let leaves = PrCommand::Register {
-                    old: STRANGER_KEY,
-                    new: 0,
-                };
-                // A shelf that forgot everything refuses it.
-                let _ = bay.disk.execute(STRANGER, leaves);
-            }
-        }
-        self.conditions_changed();
-    }
-
-    // ---- writes --------------------------------------------------------------------------------------------
-
-    /// Every pool that can be written here writes to each of its disks.
-    pub(crate) fn write_all(&mut self) {
-        for node in NODES {
-            if !self.machines[node as usize].powered {
-                continue;
-            }
-            for pool in 0..self.plan.pools.len() {
-                let Some(disks) = self.machines[node as usize].kernel.writes(pool) else {
-                    continue;
-                };
-                for disk in 0..self.bays.len() {
-                    if disks >> disk & 1 == 1 {
-                        self.write(node, pool, disk);
-                    }
-                }
-            }
-        }
-    }
-
-    fn write(&mut self, node: Node, pool: usize, disk: usize) {
-        let condition = self.conditions.disks[node as usize][disk];
-        if self.conditions.shelf_down || condition.missing || condition.stuck {
-            return;
-        }
-        // Any path serves; a retry over another one follows a refusal.
-        let first = self.rng.below(self.plan.paths.into()) as u8;
-        for turn in 0..self.plan.paths {
-            let path = (first + turn) % self.plan.paths;
-            if condition.is_shut(path) {
-                continue;
-            }
-            let nexus = Nexus::new(node, path);
-            let bay = &mut self.bays[disk];
-            if bay.disk.take_unit_attention(nexus).is_some() {
-                continue;
-            }
-            if !bay.disk.may_write(nexus) {
-                self.coverage.refused_writes += 1;
-                continue;
-            }
-            self.coverage.writes += 1;
-            let write = self.coverage.writes as u32;
-            let flight = Flight { write, nexus, pool };
-            // No abort reaches what a disk accepted while nobody held it: such writes are assumed to land at once. Only
-            // disks that lose their keys with the power are ever in that state under an imported pool.
-            let held = self.bays[disk].disk.holder().is_some();
-            let slow = self.plan.slow_writes > 0 && self.rng.percent(self.plan.slow_writes);
-            if held && slow {
-                let at = self.now + self.rng.below(FLIGHT_US);
-                let disk_number = disk as u8;
-                self.queue.push(
-                    at,
-                    Happening::Land {
-                        disk: disk_number,
-                        write,
-                    },
-                );
-                self.bays[disk].flights.push(flight);
-            } else {
-                self.landed(disk, flight);
-            }
-            return;
-        }
-    }
-
-    /// A write inside a disk lands, unless it was aborted.
-    pub(crate) fn land(&mut self, disk: usize, write: u32) {
-        let flights = &mut self.bays[disk].flights;
-        if let Some(index) = flights.iter().position(|flight| flight.write == write) {
-            let flight = flights.swap_remove(index);
-            self.landed(disk, flight);
-        }
-    }
-
-    /// Lands every write of a pool's machine that is still inside a disk: its export waits for them.
-    pub(crate) fn land_own(&mut self, node: Node, pool: usize) {
-        for disk in 0..self.bays.len() {
-            let all = std::mem::take(&mut self.bays[disk].flights);
-            for flight in all {
-                if flight.nexus.node == node && flight.pool == pool {
-                    self.landed(disk, flight);
-                } else {
-                    self.bays[disk].flights.push(flight);
-                }
-            }
-        }
-    }
-
-    /// Disks that refuse a machine's writes on every path, a bit each.
-    pub(crate) fn refusing(&self, node: Node) -> u8 {
-        let mut bits = 0;
-        for (index, bay) in self.bays.iter().enumerate() {
-            let condition = self.conditions.disks[node as usize][index];
-            let open = |path: &u8| {
-                !condition.is_shut(*path) && bay.disk.may_write(Nexus::new(node, *path))
-            };
-            let reachable = !self.conditions.shelf_down && !condition.missing && !condition.stuck;
-            if !(reachable && (0..self.plan.paths).any(|path| open(&path))) {
-                bits |= 1 << index;
-            }
-        }
-        bits
-    }
-
-    /// The keys on every disk, for the story.
-    pub(crate) fn describe_disks(&self) -> String {
-        let pair = self.plan.config(Node::A, 0).pair;
-        let mut text = String::new();
-        for (index, bay) in self.bays.iter().enumerate() {
-            let mut keys: Vec<String> = bay
-                .disk
-                .registrations()
-                .map(|(nexus, bits)| {
-                    let holds = if bay.disk.holder() == Some(nexus) {
-                        "*"
-                    } else {
-                        ""
-                    };
-                    match Key::from_bits(bits, pair) {
-                        Some(key) => format!("{holds}{key:?}"),
-                        None => format!("{holds}{bits:x}"),
-                    }
-                })
-                .collect();
-            keys.dedup();
-            text += &format!("{}: {}; ", disk_id(index as u8).0 - 1, keys.join(" "));
-        }
-        text
-    }
-}
-
-fn describe(work: &DiskWork) -> String {
-    match work {
-        DiskWork::Survey => "look".to_owned(),
-        DiskWork::Take { key, surveyed, .. } => {
-            format!("take with {key:?}, {} key(s) seen", surveyed.keys.len())
-        }
-        DiskWork::Roll { to, .. } => format!("roll to {to:?}"),
-        DiskWork::Leave { holder } => format!("leave as {holder:?}"),
-        DiskWork::Answer { key } => format!("answer with {key:?}"),
-        DiskWork::Expel { victims, .. } => format!("expel {} key(s)", victims.len()),
-    }
-}
-
-fn describe_command(command: PrCommand) -> String {
-    let key = |bits: u64| match Key::from_bits(bits, (bits >> 48) as u16) {
-        Some(key) => format!("{key:?}"),
-        None => format!("{bits:x}"),
-    };
-    match command {
-        PrCommand::ReadKeys => "read keys".to_owned(),
-        PrCommand::ReadReservation => "read reservation".to_owned(),
-        PrCommand::ReadFull => "read full status".to_owned(),
-        PrCommand::Register { old, new } => format!("register {} over {}", key(new), key(old)),
-        PrCommand::RegisterIgnore { new } => format!("register-ignore {}", key(new)),
-        PrCommand::Reserve { key: own } => format!("reserve {}", key(own)),
-        PrCommand::Preempt { victim, .. } => format!("preempt {}", key(victim)),
-        PrCommand::PreemptAbort { victim, .. } => format!("preempt-abort {}", key(victim)),
-        PrCommand::Release { key: own } => format!("release {}", key(own)),
-        PrCommand::Clear { key: own } => format!("clear {}", key(own)),
     }
 }

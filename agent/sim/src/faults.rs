@@ -1,17 +1,20 @@
-//! What may go wrong, how often, per seed; and what the faults that hold at a moment add up to.
+//! What may go wrong, how often, per seed.
 
 pub mod apart;
+mod conditions;
+pub mod wide;
 
-use crate::plan::Plan;
+pub use conditions::{Conditions, DiskCondition, LinkCondition, WorkCondition};
+
+use crate::disk_set::DiskSet;
+use crate::plan::{Plan, Width};
 use crate::rng::Rng;
 use failover_core::event::Command;
 use failover_core::ids::Node;
 use failover_core::settings::SettingsChange;
 
-/// Greatest number of disks of a world.
-pub const DISKS_MAX: usize = 8;
 /// Greatest number of links of a world.
-pub const LINKS_MAX: usize = 3;
+pub const LINKS_MAX: usize = 8;
 
 /// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,33 +55,33 @@ pub enum Fault {
     /// A disk answers nothing, for one controller or both.
     DiskMissing {
         /// Which.
-        disk: u8,
+        disk: u16,
         /// To whom; both if absent.
         to: Option<Node>,
     },
     /// A disk is slow.
     DiskSlow {
         /// Which.
-        disk: u8,
+        disk: u16,
         /// Added to each command's way, milliseconds.
         by_ms: u16,
     },
     /// A disk holds every command until the fault ends or the command's time runs out.
     DiskStuck {
         /// Which.
-        disk: u8,
+        disk: u16,
     },
     /// Commands fail before or after they were carried out.
     DiskFlaky {
         /// Which.
-        disk: u8,
+        disk: u16,
         /// Percentage.
         percent: u8,
     },
     /// One path to one disk is down.
     PathDown {
         /// Which disk.
-        disk: u8,
+        disk: u16,
         /// From which controller.
         node: Node,
         /// Which path.
@@ -87,7 +90,7 @@ pub enum Fault {
     /// A logical unit reset.
     DiskReset {
         /// Which.
-        disk: u8,
+        disk: u16,
     },
     /// Answers to work come late, or never.
     Answers {
@@ -151,8 +154,8 @@ pub enum Fault {
     Busy(Node),
     /// A host that isn't of the pair registers on disks.
     Stranger {
-        /// Which, a bit each.
-        disks: u8,
+        /// Which.
+        disks: DiskSet,
         /// It takes them: everybody else's registration is gone.
         takes: bool,
     },
@@ -160,8 +163,8 @@ pub enum Fault {
     Unclean(Node),
     /// Several disks answer nothing, for one controller or both.
     DisksMissing {
-        /// Which, a bit each.
-        disks: u8,
+        /// Which.
+        disks: DiskSet,
         /// To whom; both if absent.
         to: Option<Node>,
     },
@@ -175,11 +178,18 @@ pub enum Fault {
     /// One path of a controller to a disk holds every command, as a stuck disk does.
     PathStuck {
         /// To which.
-        disk: u8,
+        disk: u16,
         /// Whose.
         node: Node,
         /// Which.
         path: u8,
+    },
+    /// Commands of a controller meet unit attentions that nothing explains.
+    Attentions {
+        /// Whose.
+        node: Node,
+        /// Percentage.
+        percent: u8,
     },
 }
 
@@ -188,7 +198,7 @@ const DRAWN: u64 = 26;
 
 impl Fault {
     /// Names of the kinds, in the order of `kind`.
-    pub const KINDS: [&'static str; 29] = [
+    pub const KINDS: [&'static str; 30] = [
         "link cut",
         "links cut",
         "link poor",
@@ -218,6 +228,7 @@ impl Fault {
         "disks missing",
         "crowded",
         "path stuck",
+        "unit attentions",
     ];
 
     /// Number of its kind.
@@ -252,6 +263,7 @@ impl Fault {
             Fault::DisksMissing { .. } => 26,
             Fault::Crowded { .. } => 27,
             Fault::PathStuck { .. } => 28,
+            Fault::Attentions { .. } => 29,
         }
     }
 }
@@ -267,203 +279,9 @@ pub struct Episode {
     pub fault: Fault,
 }
 
-/// Condition of one link in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkCondition {
-    /// Carries nothing.
-    pub cut: bool,
-    /// Percentage lost.
-    pub loss: u8,
-    /// Delay at most, milliseconds.
-    pub delay_ms: u16,
-    /// Percentage doubled.
-    pub doubled: u8,
-}
-
-/// Condition of one disk as one controller meets it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskCondition {
-    /// Answers nothing.
-    pub missing: bool,
-    /// Holds commands.
-    pub stuck: bool,
-    /// Added to each way, milliseconds.
-    pub slow_ms: u16,
-    /// Percentage that fails.
-    pub flaky: u8,
-    /// Paths that are down, a bit each.
-    pub paths_down: u8,
-    /// Paths that hold commands, a bit each.
-    pub paths_stuck: u8,
-}
-
-/// Condition of one kind of other work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WorkCondition {
-    /// Added, milliseconds.
-    pub slow_ms: u16,
-    /// Percentage that fails.
-    pub fails: u8,
-}
-
-/// Everything that is wrong at a moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conditions {
-    /// By link, by sender.
-    pub links: [[LinkCondition; 2]; LINKS_MAX],
-    /// By controller, by disk.
-    pub disks: [[DiskCondition; DISKS_MAX]; 2],
-    /// The shelf has no power.
-    pub shelf_down: bool,
-    /// Percentages of answers that are late and that never come, by controller.
-    pub answers: [(u8, u8); 2],
-    /// By controller.
-    pub journal: [WorkCondition; 2],
-    /// By controller.
-    pub pools: [WorkCondition; 2],
-    /// By controller.
-    pub services: [WorkCondition; 2],
-    /// By controller.
-    pub vips: [WorkCondition; 2],
-    /// No carrier on the clients' network, by controller.
-    pub lan_down: [bool; 2],
-    /// The control loop runs late, by controller.
-    pub busy: [bool; 2],
-    /// Disks with keys of a host that isn't of the pair, a bit each.
-    pub strangers: u8,
-    /// Exports can't be proved, by controller.
-    pub unclean: [bool; 2],
-    /// Longest wait of disk work for its turn, milliseconds, by controller.
-    pub crowded_ms: [u16; 2],
-}
-
-impl DiskCondition {
-    /// A command over this path is held.
-    pub fn holds(&self, path: u8) -> bool {
-        self.stuck || self.paths_stuck >> path & 1 == 1
-    }
-
-    /// Nothing comes through over this path.
-    pub fn is_shut(&self, path: u8) -> bool {
-        (self.paths_down | self.paths_stuck) >> path & 1 == 1
-    }
-}
-
-impl Conditions {
-    /// What these faults add up to.
-    pub fn of(faults: impl Iterator<Item = Fault>) -> Conditions {
-        let mut sum = Conditions::default();
-        for fault in faults {
-            sum.add(fault);
-        }
-        sum
-    }
-
-    fn add(&mut self, fault: Fault) {
-        let hits = |only: Option<Node>, node: Node| only.is_none_or(|only| only == node);
-        match fault {
-            Fault::LinkCut { link, from } => {
-                for node in [Node::A, Node::B] {
-                    self.links[usize::from(link)][node as usize].cut |= hits(from, node);
-                }
-            }
-            Fault::LinksCut { from: None } => self.cut_links(),
-            Fault::LinksCut { from: Some(from) } => {
-                for link in &mut self.links {
-                    link[from as usize].cut = true;
-                }
-            }
-            Fault::LinkPoor {
-                link,
-                loss,
-                delay_ms,
-                doubled,
-            } => {
-                for condition in &mut self.links[usize::from(link)] {
-                    condition.loss = condition.loss.max(loss);
-                    condition.delay_ms = condition.delay_ms.max(delay_ms);
-                    condition.doubled = condition.doubled.max(doubled);
-                }
-            }
-            Fault::ShelfPower => self.shelf_down = true,
-            Fault::DiskMissing { disk, to } => {
-                for node in [Node::A, Node::B] {
-                    self.disks[node as usize][usize::from(disk)].missing |= hits(to, node);
-                }
-            }
-            Fault::Crowded { node, by_ms } => self.crowded_ms[node as usize] = by_ms,
-            Fault::DisksMissing { disks, to } => {
-                for node in [Node::A, Node::B]
-                    .into_iter()
-                    .filter(|node| hits(to, *node))
-                {
-                    for (index, disk) in self.disks[node as usize].iter_mut().enumerate() {
-                        disk.missing |= disks >> index & 1 == 1;
-                    }
-                }
-            }
-            Fault::DiskSlow { disk, by_ms } => self.both(disk, |d| d.slow_ms = by_ms),
-            Fault::DiskStuck { disk } => self.both(disk, |d| d.stuck = true),
-            Fault::DiskFlaky { disk, percent } => self.both(disk, |d| d.flaky = percent),
-            Fault::PathDown { disk, node, path } => {
-                self.disks[node as usize][usize::from(disk)].paths_down |= 1 << path;
-            }
-            Fault::PathStuck { disk, node, path } => {
-                self.disks[node as usize][usize::from(disk)].paths_stuck |= 1 << path;
-            }
-            Fault::Answers { node, late, never } => self.answers[node as usize] = (late, never),
-            Fault::Journal {
-                node,
-                slow_ms,
-                fails,
-            } => self.journal[node as usize] = WorkCondition { slow_ms, fails },
-            Fault::Pools {
-                node,
-                slow_ms,
-                fails,
-            } => self.pools[node as usize] = WorkCondition { slow_ms, fails },
-            Fault::Services {
-                node,
-                slow_ms,
-                fails,
-            } => self.services[node as usize] = WorkCondition { slow_ms, fails },
-            Fault::Vips {
-                node,
-                slow_ms,
-                fails,
-            } => self.vips[node as usize] = WorkCondition { slow_ms, fails },
-            Fault::Lan(node) => self.lan_down[node as usize] = true,
-            Fault::Busy(node) => self.busy[node as usize] = true,
-            Fault::Stranger { disks, .. } => self.strangers |= disks,
-            Fault::Unclean(node) => self.unclean[node as usize] = true,
-            Fault::Pause(_)
-            | Fault::Kill(_)
-            | Fault::PowerLoss(_)
-            | Fault::PairPowerLoss
-            | Fault::DiskReset { .. }
-            | Fault::Operator(..)
-            | Fault::Stop { .. }
-            | Fault::LeaseFlushed(_) => {}
-        }
-    }
-
-    /// No link carries anything.
-    pub fn cut_links(&mut self) {
-        for condition in self.links.as_flattened_mut() {
-            condition.cut = true;
-        }
-    }
-
-    fn both(&mut self, disk: u8, change: impl Fn(&mut DiskCondition)) {
-        for node in &mut self.disks {
-            change(&mut node[usize::from(disk)]);
-        }
-    }
-}
-
 /// The faults of a seed, and when they stop.
 pub fn draw(rng: &mut Rng, plan: &Plan) -> (Vec<Episode>, u64) {
-    let end = rng.between(11_000, 14_000) * 1000;
+    let end = rng.between(11_000, 14_000) * 10 * plan.faulty_percent;
     let mut kinds: Vec<u64> = (0..DRAWN).collect();
     let share = rng.pick(&[10, 25, 45]);
     kinds.retain(|_| rng.percent(share));
@@ -510,7 +328,7 @@ fn one(rng: &mut Rng, plan: &Plan, kind: u64) -> Option<Fault> {
         true => Node::A,
         false => rng.pick(&[Node::A, Node::B]),
     };
-    let disk = rng.below(u64::from(plan.disks)) as u8;
+    let disk = one_disk(rng, plan);
     let from = rng.pick(&[None, None, Some(Node::A), Some(Node::B)]);
     let slow_ms = rng.pick(&[0, 50, 400, 3000]);
     let fails = rng.pick(&[0, 20, 60, 100]);
@@ -586,12 +404,22 @@ fn one(rng: &mut Rng, plan: &Plan, kind: u64) -> Option<Fault> {
     })
 }
 
+/// Any disk; where there are many, in half of all cases one of the first, among which the arbiters are.
+pub(crate) fn one_disk(rng: &mut Rng, plan: &Plan) -> u16 {
+    let disk = rng.below(u64::from(plan.disks)) as u16;
+    match plan.width {
+        Width::Middle | Width::Large if disk.is_multiple_of(2) => disk % 6,
+        _ => disk,
+    }
+}
+
 /// One disk, a minority, or most of them.
 fn stranger(rng: &mut Rng, plan: &Plan) -> Fault {
     let all = u64::from(plan.disks);
     let count = rng.pick(&[1, 1, (all / 2).max(1), all / 2 + 1]);
     let first = rng.below(all);
-    let disks = (0..count.min(all)).fold(0, |bits, place| bits | 1 << ((first + place) % all));
+    let disks = (0..count.min(all)).map(|place| ((first + place) % all) as usize);
+    let disks = disks.collect();
     Fault::Stranger {
         disks,
         takes: rng.percent(70),

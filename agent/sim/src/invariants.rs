@@ -12,13 +12,14 @@ mod states;
 mod steady;
 mod writers;
 
+use crate::disk_set::DiskSet;
 use crate::plan::Plan;
 use crate::world::{NODES, World};
 use failover_core::beat::ArbiterList;
 use failover_core::event::Command;
 use failover_core::ids::{Node, OpId, RequestId};
 use failover_core::key::Phase;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct Violation {
 #[derive(Clone, Copy, Debug)]
 struct Import {
     node: Node,
-    disks: u8,
+    disks: DiskSet,
 }
 
 /// A request of an operator that waits for its answer.
@@ -54,12 +55,12 @@ pub struct Ledger {
     import_epochs: [u32; 2],
     /// Epoch of the keys that a controller asked for last.
     epochs: [u32; 2],
-    /// Disks reported as taken in the running takeover, a bit each.
-    taken: [u8; 2],
-    /// Disks whose last work was a take, a bit each.
-    taking: [u8; 2],
-    /// Disks that were left, and not worked on with a new key since, a bit each.
-    left: [u8; 2],
+    /// Disks reported as taken in the running takeover.
+    taken: [DiskSet; 2],
+    /// Disks whose last work was a take.
+    taking: [DiskSet; 2],
+    /// Disks that were left, and not worked on with a new key since.
+    left: [DiskSet; 2],
     surveys: [Vec<VecDeque<Vec<u64>>>; 2],
     sent: [VecDeque<(u64, u64)>; 2],
     sessions: [u64; 2],
@@ -67,7 +68,10 @@ pub struct Ledger {
     /// By disk: when the newest take or roll that succeeded was asked for, and its phase.
     rolls: [Vec<Option<(u64, Phase)>>; 2],
     arbiters: [ArbiterList; 2],
-    busy: [Vec<Option<(u32, OpId)>>; 2],
+    /// By disk: the run that has unanswered work on it.
+    busy: [Vec<Option<u32>>; 2],
+    /// The disk of each unanswered work.
+    working: [BTreeMap<OpId, usize>; 2],
     pub(crate) halts: [u32; 2],
     /// The running takeover was begun because the peer is dead.
     dead_takeover: [bool; 2],
@@ -88,6 +92,8 @@ pub struct Ledger {
     links_cut_since: Vec<[Option<u64>; 2]>,
     /// By controller: links that its alarms call silent, a bit each.
     links_told: [u8; 2],
+    /// By controller: since when it isn't so late at every turn that it counts each pause as a stall of its own.
+    judges_since: [Option<u64>; 2],
     /// By controller: since when nothing has ailed it or its disks, and since when it has been dark nevertheless.
     calm_since: [Option<u64>; 2],
     /// As `calm_since`, but that disks may be missing.
@@ -95,8 +101,8 @@ pub struct Ledger {
     dark_since: [Option<u64>; 2],
     /// By controller, by disk: since when it answers nothing, or is another host's.
     missing_since: [Vec<Option<u64>>; 2],
-    /// By controller: disks that its alarms have named since all were well, a bit each.
-    named: [u8; 2],
+    /// By controller: disks that its alarms have named since all were well.
+    named: [DiskSet; 2],
     rescued: bool,
 }
 
@@ -104,7 +110,6 @@ impl Ledger {
     /// Nothing has happened yet.
     pub fn new(plan: &Plan) -> Ledger {
         let disks = usize::from(plan.disks);
-        let none = || vec![None; disks];
         let wanted = if disks < 3 { 1 } else { 3 };
         let list = ArbiterList {
             version: 0,
@@ -115,16 +120,17 @@ impl Ledger {
             imports: vec![None; plan.pools.len()],
             import_epochs: [0; 2],
             epochs: [0; 2],
-            taken: [0; 2],
-            taking: [0; 2],
-            left: [0; 2],
+            taken: [DiskSet::EMPTY; 2],
+            taking: [DiskSet::EMPTY; 2],
+            left: [DiskSet::EMPTY; 2],
             surveys: [vec![VecDeque::new(); disks], vec![VecDeque::new(); disks]],
             sent: [VecDeque::new(), VecDeque::new()],
             sessions: [0; 2],
             echo_proof: [0; 2],
             rolls: [vec![None; disks], vec![None; disks]],
             arbiters: [list.clone(), list],
-            busy: [none(), none()],
+            busy: [vec![None; disks], vec![None; disks]],
+            working: Default::default(),
             halts: [0; 2],
             dead_takeover: [false; 2],
             forced: [false; 2],
@@ -138,11 +144,12 @@ impl Ledger {
             links_well_since: vec![Some(0); usize::from(plan.links)],
             links_cut_since: vec![[None; 2]; usize::from(plan.links)],
             links_told: [0; 2],
+            judges_since: [Some(0); 2],
             calm_since: [Some(0); 2],
             reaching_since: [Some(0); 2],
             dark_since: [None; 2],
             missing_since: [vec![None; disks], vec![None; disks]],
-            named: [0; 2],
+            named: [DiskSet::EMPTY; 2],
             rescued: false,
         }
     }
@@ -156,9 +163,10 @@ impl Ledger {
         self.forced[at] = false;
         self.went_back_at[at] = None;
         self.dead_takeover[at] = false;
-        self.named[at] = 0;
+        self.named[at] = DiskSet::EMPTY;
         self.links_told[at] = 0;
-        self.left[at] = 0;
+        self.left[at] = DiskSet::EMPTY;
+        self.working[at].clear();
         for disk in 0..self.rolls[at].len() {
             self.rolls[at][disk] = None;
             self.busy[at][disk] = None;

@@ -1,6 +1,7 @@
 //! Work that isn't disk work: queued per kind, carried out by the product's own `perform` at a scheduled time.
 
-use crate::machine::{Fate, LANE_JOURNAL, LaneWork, Machine, carry_out, disk_bits};
+use crate::disk_set::DiskSet;
+use crate::machine::{DiskAnswer, Fate, LANE_JOURNAL, LaneWork, Machine, carry_out, disk_set};
 use crate::queue::Happening;
 use crate::world::World;
 use failover_core::action::{Outcome, Work};
@@ -8,6 +9,11 @@ use failover_core::disk_work::DiskOutcome;
 use failover_core::event::Event;
 use failover_core::ids::{Node, OpId};
 use std::time::Duration;
+
+/// Time between two turns of a control loop that has much to take in, microseconds.
+const GATHER_US: u64 = 500;
+/// What each further virtual address takes, microseconds.
+const VIP_US: u64 = 100;
 
 impl World {
     /// Begins work that the controller asked for.
@@ -39,6 +45,11 @@ impl World {
         let fails = self.condition_of(node, work).fails;
         if fails == 0 || !self.rng.percent(fails.into()) {
             Fate::Works
+        } else if self.plan.vips > 1
+            && matches!(work, Work::AddVips(_) | Work::RemoveVips)
+            && self.rng.percent(50)
+        {
+            Fate::Partly
         } else if self.rng.percent(30) {
             Fate::WorksButFails
         } else {
@@ -80,7 +91,11 @@ impl World {
                 | Work::RemoveVips => self.plan.work_ms,
             };
         let slow_us = u64::from(self.condition_of(node, &next.work).slow_ms) * 1000;
-        let takes = 50 + self.rng.below(most_us + 1) + self.rng.below(slow_us + 1);
+        let many_us = match next.work {
+            Work::AddVips(_) | Work::RemoveVips => VIP_US * (u64::from(self.plan.vips) - 1),
+            _ => 0,
+        };
+        let takes = 50 + many_us + self.rng.below(most_us + 1) + self.rng.below(slow_us + 1);
         self.work_begins(node, &next);
         self.machines[node as usize].lanes[lane].running = Some(next);
         self.queue.push(
@@ -116,13 +131,9 @@ impl World {
                 if next.fate == Fate::Fails {
                     return;
                 }
-                let of_pool = self.plan.pools[pool]
-                    .disks
-                    .iter()
-                    .fold(0, |bits, disk| bits | 1 << disk);
-                let kernel = &mut self.machines[node as usize].kernel;
-                if self.plan.pools[pool].can_do_with(of_pool & disk_bits(won)) {
-                    kernel.importing[pool] = Some(of_pool & disk_bits(won));
+                let usable = self.plan.pools[pool].disks & disk_set(won);
+                if self.plan.pools[pool].can_do_with(usable) {
+                    self.machines[node as usize].kernel.importing[pool] = Some(usable);
                 }
             }
             Work::Export(pool) => {
@@ -156,7 +167,6 @@ impl World {
     }
 
     fn carry_out(&mut self, node: Node, work: &LaneWork) -> Outcome {
-        let refusing = self.refusing(node);
         if let Work::Export(pool) = &work.work
             && work.fate != Fate::Void
         {
@@ -165,6 +175,10 @@ impl World {
         let fate = match self.is_refused_by_init(node, work) {
             true => Fate::Fails,
             false => work.fate,
+        };
+        let refusing = match &work.work {
+            Work::Import { .. } | Work::Export(_) => self.refusing(node),
+            _ => DiskSet::EMPTY,
         };
         let kernel = &mut self.machines[node as usize].kernel;
         let landed = &self.landed_writes;
@@ -236,27 +250,61 @@ impl World {
         waited: Duration,
         outcome: Outcome,
     ) {
-        if !self.lives_on(node, life) {
+        let daemon = self.machines[node as usize].daemon.as_mut();
+        let Some(daemon) = daemon.filter(|daemon| daemon.life == life) else {
             return;
-        }
-        let end = match &outcome {
-            Outcome::Disk(end @ (DiskOutcome::Taken | DiskOutcome::Unreachable(_))) => {
-                Some(end.clone())
-            }
-            _ => None,
         };
-        let disk = self.answer_delivered(node, op);
-        let must = end.is_some_and(|end| self.must_undo(node, &end));
-        let event = Event::Done {
+        let answer = DiskAnswer {
             op,
             waited,
             outcome,
         };
-        self.feed(node, event);
-        if let Some(disk) = disk.filter(|_| must) {
+        let of_disk = matches!(answer.outcome, Outcome::Disk(_));
+        if !of_disk || !self.plan.gathers() || daemon.paused {
+            return self.take_answers(node, life, vec![answer]);
+        }
+        daemon.gathered.push(answer);
+        if daemon.gathered.len() == 1 {
+            let at = self.now + GATHER_US;
+            self.queue.push(at, Happening::Gathered { node, life });
+        }
+    }
+
+    /// The control loop takes what has come since its last turn; a paused one does when it runs again.
+    pub(crate) fn take_gathered(&mut self, node: Node, life: u32) {
+        let daemon = self.machines[node as usize].daemon.as_mut();
+        if let Some(daemon) = daemon.filter(|daemon| daemon.life == life) {
+            let answers = std::mem::take(&mut daemon.gathered);
+            self.take_answers(node, life, answers);
+        }
+    }
+
+    fn take_answers(&mut self, node: Node, life: u32, answers: Vec<DiskAnswer>) {
+        let mut taken_late = Vec::new();
+        let Some(last) = answers.last().map(|answer| answer.op) else {
+            return;
+        };
+        let mut events = Vec::with_capacity(answers.len());
+        for answer in answers {
+            let disk = self.answer_delivered(node, answer.op);
+            let must = match &answer.outcome {
+                Outcome::Disk(end @ (DiskOutcome::Taken | DiskOutcome::Unreachable(_))) => {
+                    self.must_undo(node, end)
+                }
+                _ => false,
+            };
+            taken_late.extend(disk.filter(|_| must));
+            events.push(Event::Done {
+                op: answer.op,
+                waited: answer.waited,
+                outcome: answer.outcome,
+            });
+        }
+        self.feed_all(node, events);
+        for disk in taken_late {
             self.take_undone(node, life, disk);
         }
-        self.replay_answer(node, life, op);
+        self.replay_answer(node, life, last);
     }
 
     // ---- death and power -----------------------------------------------------------------------------------

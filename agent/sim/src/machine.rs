@@ -1,6 +1,7 @@
 //! One controller's machine: what its kernel holds and outlives the daemon, what its journal holds and outlives the
 //! power, and the daemon that runs on it.
 
+use crate::disk_set::DiskSet;
 use crate::plan::{Plan, disk_index};
 use failover_core::action::{Entry, Outcome, OwnerRecord, Restored, Work};
 use failover_core::adapters::{Adapters, Change, Failure, Journal, Pools, Services, Vips};
@@ -11,6 +12,7 @@ use failover_core::perform::perform;
 use failover_core::time::Instant;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 /// Lane of the journal.
 pub const LANE_JOURNAL: usize = 0;
@@ -83,10 +85,10 @@ impl Up {
 /// What the kernel and the disks of a machine hold.
 #[derive(Clone, Debug, Default)]
 pub struct Kernel {
-    /// By pool: the disks that it was imported with, a bit each.
-    pub imported: Vec<Option<u8>>,
+    /// By pool: the disks that it was imported with.
+    pub imported: Vec<Option<DiskSet>>,
     /// By pool: an import or export runs, and the disks that an import uses.
-    pub importing: Vec<Option<u8>>,
+    pub importing: Vec<Option<DiskSet>>,
     /// By pool: an export runs; nothing new is written.
     pub exporting: Vec<bool>,
     /// By pool: how many writes had landed when it was read ahead, unless that was discarded.
@@ -111,7 +113,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// Whether anything of a pool can be written by this machine.
-    pub fn writes(&self, pool: usize) -> Option<u8> {
+    pub fn writes(&self, pool: usize) -> Option<DiskSet> {
         if self.exporting[pool] {
             return None;
         }
@@ -165,6 +167,8 @@ pub enum Fate {
     Fails,
     /// Has its effect and is reported as failed.
     WorksButFails,
+    /// Has its effect on some of several addresses, and fails.
+    Partly,
     /// The daemon died before it began in earnest: no effect.
     Void,
 }
@@ -176,6 +180,16 @@ pub struct Lane {
     pub running: Option<LaneWork>,
     /// What waits.
     pub waiting: VecDeque<LaneWork>,
+}
+
+/// The answer to work on a disk.
+pub struct DiskAnswer {
+    /// Which work.
+    pub op: OpId,
+    /// How long it waited for its turn.
+    pub waited: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
 /// A running daemon.
@@ -192,6 +206,8 @@ pub struct Daemon {
     pub inbox: Vec<Event>,
     /// Disk tasks whose answer came in meanwhile.
     pub held_tasks: Vec<u32>,
+    /// Answers of disks that wait to be taken together.
+    pub gathered: Vec<DiskAnswer>,
     /// The timeout that is on the agenda.
     pub wake_at: Option<u64>,
     /// When it started, or ran again after a pause.
@@ -224,6 +240,8 @@ pub struct Machine {
     pub stopping: Option<bool>,
     /// The clients' network has a carrier.
     pub lan_up: bool,
+    /// So have the heartbeat links.
+    pub links_up: Vec<bool>,
 }
 
 impl Machine {
@@ -254,6 +272,7 @@ impl Machine {
             petted: None,
             stopping: None,
             lan_up: true,
+            links_up: vec![true; usize::from(plan.links)],
         }
     }
 
@@ -275,8 +294,8 @@ struct Rig<'a> {
     plan: &'a Plan,
     /// By pool: writes that have landed.
     landed: &'a [u64],
-    /// Disks that refuse this machine's writes, a bit each.
-    refusing: u8,
+    /// Disks that refuse this machine's writes.
+    refusing: DiskSet,
     fate: Fate,
 }
 
@@ -285,7 +304,7 @@ pub fn carry_out(
     kernel: &mut Kernel,
     plan: &Plan,
     landed: &[u64],
-    refusing: u8,
+    refusing: DiskSet,
     fate: Fate,
     work: &Work,
 ) -> Outcome {
@@ -320,21 +339,19 @@ impl<'a> Rig<'a> {
         let failure = || Failure("the pretend hardware failed".to_owned());
         match self.fate {
             Fate::Works => effect(),
-            Fate::Fails | Fate::Void => Err(failure()),
+            Fate::Fails | Fate::Partly | Fate::Void => Err(failure()),
             Fate::WorksButFails => effect().and_then(|_| Err(failure())),
         }
     }
 
-    fn too_few(&self, pool: usize, usable: u8) -> bool {
+    fn too_few(&self, pool: usize, usable: DiskSet) -> bool {
         !self.plan.pools[pool].can_do_with(usable)
     }
 }
 
-/// Disks as a set of bits.
-pub fn disk_bits(disks: &[DiskId]) -> u8 {
-    disks
-        .iter()
-        .fold(0, |bits, id| bits | 1 << (disk_index(*id) & 7))
+/// Disks by their indices.
+pub fn disk_set(disks: &[DiskId]) -> DiskSet {
+    disks.iter().map(|id| disk_index(*id)).collect()
 }
 
 impl Pools for Rig<'_> {
@@ -355,22 +372,18 @@ impl Pools for Rig<'_> {
             if self.kernel().imported[index].is_some() {
                 return Ok(Change::AlreadySo);
             }
-            let won = disk_bits(won);
+            let won = disk_set(won);
             if self.too_few(index, won) {
                 return Err(Failure(format!("pool {index} needs disks that aren't won")));
             }
-            if self.too_few(index, won & !self.refusing) {
+            if self.too_few(index, won - self.refusing) {
                 return Err(Failure(format!("pool {index}: writing its labels failed")));
             }
             let read_ahead = self.kernel().read_ahead[index];
             if read_ahead.is_some_and(|then| then != self.landed[index]) {
                 self.kernel().stale_import = true;
             }
-            let disks = self.plan.pools[index]
-                .disks
-                .iter()
-                .fold(0, |bits, disk| bits | 1 << disk);
-            self.kernel().imported[index] = Some(disks & won);
+            self.kernel().imported[index] = Some(self.plan.pools[index].disks & won);
             Ok(Change::Made)
         })
     }
@@ -381,7 +394,7 @@ impl Pools for Rig<'_> {
             if self.kernel().imported[index].is_none() {
                 return Ok(Change::AlreadySo);
             }
-            if self.too_few(index, !self.refusing) {
+            if self.too_few(index, self.plan.pools[index].disks - self.refusing) {
                 return Err(Failure(format!("pool {index} is suspended")));
             }
             self.kernel().imported[index] = None;
@@ -406,6 +419,11 @@ impl Services for Rig<'_> {
 
 impl Vips for Rig<'_> {
     fn add(&self, pools: &[PoolId]) -> Result<Change, Failure> {
+        if self.fate == Fate::Partly {
+            let vips = &mut self.kernel().vips;
+            vips.remove();
+            vips.add(&pools[..pools.len() / 2]);
+        }
         self.attempt(|| {
             let mut kernel = self.kernel();
             let before = kernel.vips.clone();
@@ -416,6 +434,12 @@ impl Vips for Rig<'_> {
     }
 
     fn remove(&self) -> Result<Change, Failure> {
+        if self.fate == Fate::Partly {
+            let vips = &mut self.kernel().vips;
+            let half = vips.of_pools.len() / 2;
+            vips.common = false;
+            vips.of_pools[..half].fill(false);
+        }
         self.attempt(|| Ok(self.kernel().vips.remove()))
     }
 

@@ -9,9 +9,10 @@ use failover_sim::explore::way::{Outcome, Way};
 use failover_sim::matrix;
 use failover_sim::mutants::{self, End};
 use failover_sim::real_scale;
-use failover_sim::runner::{run_seed, run_seeds};
+use failover_sim::runner::{self, Seeds, run_seed};
 use failover_sim::scale::{self, Setting};
 use failover_sim::script;
+use failover_sim::shrink::Kept;
 use failover_sim::story::Story;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ enum Command {
         #[arg(default_value_t = 1000)]
         count: u64,
         /// The first one.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, visible_alias = "from", default_value_t = 1)]
         start: u64,
         /// Threads; one per core by default.
         #[arg(long)]
@@ -53,6 +54,15 @@ enum Command {
         /// Tell its story.
         #[arg(long, requires = "seed")]
         trace: bool,
+        /// With some of its faults alone, by their numbers; 3:250 cuts number 3 to 250 ms.
+        #[arg(long, requires = "seed", value_delimiter = ',', value_name = "NUMBERS")]
+        only_faults: Option<Vec<Kept>>,
+        /// Keep in this file how far it has come, and go on from there.
+        #[arg(long, value_name = "FILE")]
+        resume: Option<PathBuf>,
+        /// Leave the whole report in this file.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
     },
     /// Build each mutant of the core and run seeds until a rule catches it.
     Mutants {
@@ -150,8 +160,9 @@ fn main() -> ExitCode {
         Command::Seeds {
             seed: Some(seed),
             trace,
+            only_faults,
             ..
-        } => one_seed(seed, trace),
+        } => one_seed(seed, trace, only_faults.as_deref()),
         Command::Seeds {
             count,
             start,
@@ -160,13 +171,20 @@ fn main() -> ExitCode {
             violations,
             brief,
             seed: None,
+            resume,
+            report,
             trace: _,
+            only_faults: _,
         } => {
-            let limit = seconds.map(Duration::from_secs);
-            let jobs = jobs.unwrap_or_else(cores);
-            let run = run_seeds(start, count, jobs, violations, limit);
-            print!("{}", run.report(!brief));
-            code(run.violations.is_empty())
+            let seeds = Seeds {
+                start,
+                count,
+                jobs: jobs.unwrap_or_else(cores),
+                stop_after: violations,
+                limit: seconds.map(Duration::from_secs),
+                resume,
+            };
+            many_seeds(&seeds, brief, report.as_deref())
         }
         Command::Mutants {
             seeds,
@@ -222,7 +240,7 @@ fn main() -> ExitCode {
         } => one_case(number),
         Command::Matrix { jobs, case: None } => start_matrix(jobs.unwrap_or_else(cores)),
         Command::Controls => run_controls(),
-        Command::Trace { seed } => one_seed(seed, true),
+        Command::Trace { seed } => one_seed(seed, true, None),
         Command::Demo(command) => demo::execute(command),
     }
 }
@@ -358,9 +376,28 @@ fn run_mutants(root: &Path, seeds: u64, only: &[String], jobs: usize) -> ExitCod
     code(caught == tried && tried > 0)
 }
 
-fn one_seed(seed: u64, trace: bool) -> ExitCode {
+fn many_seeds(seeds: &Seeds, brief: bool, report: Option<&Path>) -> ExitCode {
+    let run = match runner::run(seeds) {
+        Ok(run) => run,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    print!("{}", run.report(!brief));
+    let title = format!("{} seeds from {}", seeds.count, seeds.start);
+    if let Some(path) = report
+        && let Err(error) = std::fs::write(path, run.page(&title))
+    {
+        eprintln!("{}: {error}", path.display());
+        return ExitCode::FAILURE;
+    }
+    code(run.is_good())
+}
+
+fn one_seed(seed: u64, trace: bool, kept: Option<&[Kept]>) -> ExitCode {
     let story = if trace { Story::Print } else { Story::Off };
-    let (_, violation) = run_seed(seed, story);
+    let (_, violation) = run_seed(seed, story, kept);
     match &violation {
         Some(violation) => println!(
             "VIOLATION of {} in seed {seed} at {:.3} s: {}",

@@ -4,6 +4,7 @@
 //!   A: 7 ways × B: 7 ways × the disks' holder: 5 × addresses on: 4 × links: 3 × 3  ──▶ run ──▶ who serves, and since when
 //! ```
 
+use crate::disk_set::DiskSet;
 use crate::faults::Fault;
 use crate::machine::Up;
 use crate::plan::{Plan, disk_id};
@@ -321,7 +322,7 @@ impl World {
             Found::Held => kernel.durable.resets = 2,
             Found::Master | Found::Importing => {
                 kernel.durable.owned = Some(OWNED);
-                kernel.imported = vec![Some(((1_u16 << disks) - 1) as u8); pools];
+                kernel.imported = vec![Some(DiskSet::first(disks.into())); pools];
                 kernel.owner = Some(OwnerRecord {
                     incarnation: INCARNATION,
                     epoch: OWNED,

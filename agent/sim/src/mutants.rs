@@ -6,7 +6,7 @@
 //!
 //! The core has no test-only branch. A patch that no longer applies fails the run, and so does a mutant that lives.
 
-use crate::pinned::PINNED;
+use crate::pinned::{PINNED, PINNED_WIDE};
 use crate::script;
 use std::ffi::OsStr;
 use std::fmt;
@@ -17,20 +17,23 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// Modules of the simulator that a mutant needs.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 17] = [
     "story",
     "coverage",
     "disk",
+    "disk_set",
     "enclosure",
     "faults",
     "invariants",
     "lanes",
     "machine",
     "plan",
+    "progress",
     "queue",
     "rng",
     "runner",
     "script",
+    "shrink",
     "world",
 ];
 
@@ -141,7 +144,7 @@ fn run(root: &Path, lab: &Path, seeds: u64, jobs: usize) -> Result<End, String> 
             return Ok(End::Caught { rule, by });
         }
     }
-    for (seed, _) in PINNED {
+    for (seed, _) in PINNED.iter().chain(PINNED_WIDE) {
         if survives(*seed)
             && let Some((rule, seed)) = run_from(lab, *seed, 1, 1)?
         {
@@ -166,7 +169,7 @@ fn run(root: &Path, lab: &Path, seeds: u64, jobs: usize) -> Result<End, String> 
 
 /// Whether the core as it is breaks no rule in this seed.
 fn survives(seed: u64) -> bool {
-    let (_, violation) = crate::runner::run_seed(seed, crate::story::Story::Off);
+    let (_, violation) = crate::runner::run_seed(seed, crate::story::Story::Off, None);
     violation.is_none()
 }
 
@@ -310,6 +313,7 @@ edition = "2024"
 failover-api.workspace = true
 failover-core.workspace = true
 serde.workspace = true
+serde_json.workspace = true
 "#;
 
 /// The workspace's manifest for the lab: other members, quick builds.

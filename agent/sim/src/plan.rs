@@ -1,23 +1,30 @@
 //! What a seed draws before its world begins: sizes, timers, temper of the hardware.
 
+mod wide;
+
+pub use wide::{Generation, Temper, Width};
+
+use crate::disk_set::DiskSet;
 use crate::rng::Rng;
 use failover_core::config::{CoreConfig, DiskConfig, PoolConfig, Timing};
 use failover_core::ids::{DiskId, Node, PoolId};
 
+/// Latency of a roll that the configuration check reckons with, milliseconds.
+const ROLL_LATENCY_MS: u64 = 50;
+
 /// One pool's place on the disks.
 #[derive(Clone, Debug)]
 pub struct PoolPlan {
-    /// Its disks, by index.
-    pub disks: Vec<u8>,
+    /// Its disks.
+    pub disks: DiskSet,
     /// Disks that it can do without.
-    pub spare: u8,
+    pub spare: u16,
 }
 
 impl PoolPlan {
-    /// Enough of its disks are among these, a bit each.
-    pub fn can_do_with(&self, disks: u8) -> bool {
-        let lacking = self.disks.iter().filter(|disk| disks >> **disk & 1 == 0);
-        lacking.count() <= usize::from(self.spare)
+    /// Enough of its disks are among these.
+    pub fn can_do_with(&self, disks: DiskSet) -> bool {
+        (self.disks - disks).len() <= usize::from(self.spare)
     }
 }
 
@@ -25,7 +32,7 @@ impl PoolPlan {
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Number of disks.
-    pub disks: u8,
+    pub disks: u16,
     /// Paths from each controller to each disk.
     pub paths: u8,
     /// Heartbeat links.
@@ -60,6 +67,14 @@ pub struct Plan {
     pub slow_writes: u64,
     /// Time that a machine needs from power to kernel, milliseconds.
     pub boot_ms: u64,
+    /// How wide the seed is.
+    pub width: Width,
+    /// Virtual addresses: many take longer, and fail in part.
+    pub vips: u16,
+    /// Length of the time of faults, in percent of the usual one.
+    pub faulty_percent: u64,
+    /// What the hardware does wrong at all times.
+    pub temper: Temper,
 }
 
 impl Plan {
@@ -72,7 +87,7 @@ impl Plan {
             dark: false,
             single: false,
             pools: vec![PoolPlan {
-                disks: (0..4).collect(),
+                disks: DiskSet::first(4),
                 spare: 1,
             }],
             timing: Timing::default(),
@@ -87,6 +102,10 @@ impl Plan {
             loss: 0,
             slow_writes: 0,
             boot_ms: 3000,
+            width: Width::Narrow,
+            vips: 1,
+            faulty_percent: 100,
+            temper: Temper::default(),
         }
     }
 
@@ -100,15 +119,22 @@ impl Plan {
         }
     }
 
-    /// The plan of a seed.
-    pub fn draw(rng: &mut Rng) -> Plan {
+    /// The plan of a seed, which has begun to draw from `rng`.
+    pub fn of_seed(seed: u64, rng: &mut Rng) -> Plan {
+        let mut plan = Plan::draw(rng);
+        wide::widen(&mut plan, seed);
+        plan
+    }
+
+    /// A plan of the usual width.
+    fn draw(rng: &mut Rng) -> Plan {
         let disks = match rng.below(10) {
             0 => 1,
             1 => 2,
             2 | 3 => 3,
             4 | 5 => 4,
             _ => rng.between(5, 8),
-        } as u8;
+        } as u16;
         let links = rng.pick(&[0, 1, 1, 2, 2, 2, 3]);
         let aptpl = rng.percent(85);
         let mut plan = Plan {
@@ -130,6 +156,10 @@ impl Plan {
             loss: rng.pick(&[0, 0, 0, 1, 2]),
             slow_writes: rng.pick(&[0, 2, 5, 20]),
             boot_ms: rng.between(500, 3500),
+            width: Width::Narrow,
+            vips: 1,
+            faulty_percent: 100,
+            temper: Temper::default(),
         };
         if !aptpl || rng.percent(20) {
             plan.watchdog_us = Some(2_000_000);
@@ -137,6 +167,11 @@ impl Plan {
         plan.pools = pools(rng, disks);
         plan.full_status = rng.percent(60);
         plan
+    }
+
+    /// So many disks that answers which come together are taken together, as the daemon's control loop does.
+    pub fn gathers(&self) -> bool {
+        matches!(self.width, Width::Middle | Width::Large)
     }
 
     /// Configuration of one controller.
@@ -167,7 +202,7 @@ impl Plan {
 }
 
 /// The identity of disk number `index`.
-pub fn disk_id(index: u8) -> DiskId {
+pub fn disk_id(index: u16) -> DiskId {
     DiskId(u64::from(index) + 1)
 }
 
@@ -176,20 +211,20 @@ pub fn disk_index(id: DiskId) -> usize {
     (id.0 as usize).saturating_sub(1)
 }
 
-fn pools(rng: &mut Rng, disks: u8) -> Vec<PoolPlan> {
+fn pools(rng: &mut Rng, disks: u16) -> Vec<PoolPlan> {
     let two = disks >= 4 && rng.percent(40);
-    let pool = |disks: Vec<u8>, rng: &mut Rng| {
+    let pool = |disks: DiskSet, rng: &mut Rng| {
         let most = (disks.len() as u64 - 1) / 2;
-        let spare = rng.below(most + 1) as u8;
+        let spare = rng.below(most + 1) as u16;
         PoolPlan { disks, spare }
     };
+    let all = DiskSet::first(disks.into());
     if two {
-        let cut = rng.between(1, u64::from(disks) - 1) as u8;
-        let first = pool((0..cut).collect(), rng);
-        let second = pool((cut..disks).collect(), rng);
-        vec![first, second]
+        let cut = rng.between(1, u64::from(disks) - 1) as usize;
+        let first = DiskSet::first(cut);
+        vec![pool(first, rng), pool(all - first, rng)]
     } else {
-        vec![pool((0..disks).collect(), rng)]
+        vec![pool(all, rng)]
     }
 }
 
@@ -229,7 +264,7 @@ fn timing(rng: &mut Rng) -> Timing {
     timing.slow_watch_ms = timing.slow_lease_ms + timing.lease_slack_ms + rng.pick(&[0, 0, 500]);
     timing.verify_ms = rng.pick(&[200, 500]);
     timing.reset_hold_min = rng.pick(&[0, 0, 1, 60]);
-    debug_assert_eq!(timing.check(50), Ok(()));
+    debug_assert_eq!(timing.check(ROLL_LATENCY_MS), Ok(()));
     timing
 }
 

@@ -63,6 +63,13 @@ pub enum Happening {
         /// How it ended.
         outcome: Box<Outcome>,
     },
+    /// The daemon takes the answers that have come since it looked last.
+    Gathered {
+        /// Whose.
+        node: Node,
+        /// Run of the daemon.
+        life: u32,
+    },
     /// The kernel tells the daemon that the lease could not be renewed.
     LeaseLost {
         /// Whose.
@@ -75,7 +82,7 @@ pub enum Happening {
     /// A write inside a disk lands.
     Land {
         /// Which disk.
-        disk: u8,
+        disk: u16,
         /// Which write.
         write: u32,
     },

@@ -1,19 +1,41 @@
-//! Many seeds on all cores, and the report about them.
+//! Many seeds on all cores.
 
-use crate::coverage::{Coverage, EVENTS};
-use crate::faults::Fault;
+use crate::coverage::Coverage;
 use crate::invariants::Violation;
+use crate::progress::Progress;
+use crate::shrink::{self, Kept, Shrunk};
 use crate::story::Story;
 use crate::world::World;
-use failover_core::states::{EDGES, State};
 use std::cell::Cell;
-use std::fmt::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, MutexGuard, Once};
 use std::time::{Duration, Instant};
+
+/// Interval at which progress is saved.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// Failing seeds that are shrunk, at most.
+const SHRUNK_MAX: usize = 3;
 
 thread_local! {
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Seeds {
+    /// The first seed.
+    pub start: u64,
+    /// How many.
+    pub count: u64,
+    /// Threads.
+    pub jobs: usize,
+    /// End after so many broke a rule.
+    pub stop_after: usize,
+    /// End after this time.
+    pub limit: Option<Duration>,
+    /// Go on from what this file says, and keep it up to date.
+    pub resume: Option<PathBuf>,
 }
 
 /// Result of a run over many seeds.
@@ -23,8 +45,12 @@ pub struct Run {
     pub coverage: Coverage,
     /// The broken rules found, with their seeds, sorted by seed.
     pub violations: Vec<(u64, Violation)>,
-    /// How long it took.
+    /// What is needed of the first of them.
+    pub shrunk: Vec<(u64, Shrunk)>,
+    /// How long it took, with what was done before it was resumed.
     pub took: Duration,
+    /// Every seed was run.
+    pub over: bool,
 }
 
 /// Says which seed was running when a panic comes: with it the seed can be traced.
@@ -41,11 +67,11 @@ fn say_seed_on_panic() {
     });
 }
 
-/// Runs one seed.
-pub fn run_seed(seed: u64, story: Story) -> (Coverage, Option<Violation>) {
+/// Runs one seed, with all of its faults or some.
+pub fn run_seed(seed: u64, story: Story, kept: Option<&[Kept]>) -> (Coverage, Option<Violation>) {
     say_seed_on_panic();
     SEED.set(Some(seed));
-    let end = World::of_seed(seed, story).run_seed();
+    let end = World::of_seed_with(seed, story, kept).run_seed();
     SEED.set(None);
     end
 }
@@ -58,144 +84,164 @@ pub fn run_seeds(
     stop_after: usize,
     limit: Option<Duration>,
 ) -> Run {
-    let begun = Instant::now();
-    let next = AtomicU64::new(start);
-    let stop = AtomicBool::new(false);
-    let sum = Mutex::new(Run::default());
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                let mut mine = Coverage::default();
-                while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= start + count || limit.is_some_and(|limit| begun.elapsed() > limit) {
-                        break;
-                    }
-                    let (coverage, violation) = run_seed(seed, Story::Off);
-                    mine.add(&coverage);
-                    if let Some(violation) = violation {
-                        let mut sum = sum.lock().unwrap_or_else(|p| p.into_inner());
-                        sum.violations.push((seed, violation));
-                        if sum.violations.len() >= stop_after {
-                            stop.store(true, Ordering::Relaxed);
-                        }
-                    }
-                }
-                let mut sum = sum.lock().unwrap_or_else(|p| p.into_inner());
-                sum.coverage.add(&mine);
-            });
-        }
-    });
-    let mut run = sum.into_inner().unwrap_or_else(|p| p.into_inner());
-    run.violations.sort_by_key(|(seed, _)| *seed);
-    run.took = begun.elapsed();
+    let seeds = Seeds {
+        start,
+        count,
+        jobs,
+        stop_after,
+        limit,
+        resume: None,
+    };
+    let Bench { run, .. } = Bench::work(&seeds, Progress::unsaved(start, count));
     run
 }
 
-impl Run {
-    /// The report for people.
-    pub fn report(&self, details: bool) -> String {
-        let mut text = String::new();
-        let coverage = &self.coverage;
-        let seconds = self.took.as_secs_f64().max(0.001);
-        let simulated = coverage.simulated_us as f64 / 1e6;
-        let _ = writeln!(
-            text,
-            "{} seeds in {seconds:.1} s: {:.0} seeds/s; {simulated:.0} simulated s ({:.1} a seed)",
-            coverage.seeds,
-            coverage.seeds as f64 / seconds,
-            simulated / coverage.seeds.max(1) as f64
-        );
-        let _ = writeln!(
-            text,
-            "{} events taken, {} disk commands, {} writes accepted, {} refused, {} aborted inside disks",
-            coverage.events,
-            coverage.commands,
-            coverage.writes,
-            coverage.refused_writes,
-            coverage.aborted_writes
-        );
-        let (slowest, seed) = coverage.slowest;
-        let _ = writeln!(
-            text,
-            "slowest return to a whole pair after the faults: {:.1} s (seed {seed})",
-            slowest as f64 / 1e6
-        );
-        if details {
-            self.report_faults(&mut text);
-            self.report_matrix(&mut text);
-            self.report_edges(&mut text);
-        }
-        let edges = coverage.edges.iter().filter(|count| **count > 0).count();
-        let reached = |(index, state): &(usize, &State)| {
-            coverage.matrix[*index].iter().any(|count| *count > 0)
-                || EDGES
-                    .iter()
-                    .zip(&coverage.edges)
-                    .any(|(edge, count)| edge.to == **state && *count > 0)
+/// Runs seeds, goes on where an earlier run of them was ended, and shrinks what fails.
+pub fn run(seeds: &Seeds) -> Result<Run, String> {
+    let progress = match &seeds.resume {
+        Some(path) => Progress::load(path, seeds.start, seeds.count)?,
+        None => Progress::unsaved(seeds.start, seeds.count),
+    };
+    let Bench { mut run, unsaved } = Bench::work(seeds, progress);
+    if let Some(why) = unsaved {
+        return Err(why);
+    }
+    for (seed, violation) in run.violations.iter().take(SHRUNK_MAX) {
+        let shrunk = shrink::seed(*seed, violation.rule);
+        run.shrunk.push((*seed, shrunk));
+    }
+    Ok(run)
+}
+
+/// What the threads share.
+struct Shared {
+    progress: Progress,
+    /// What chunks reached that aren't whole.
+    rest: Coverage,
+    violations: Vec<(u64, Violation)>,
+    saved: Instant,
+    unsaved: Option<String>,
+}
+
+/// A run that has ended, and why its progress could not be saved.
+struct Bench {
+    run: Run,
+    unsaved: Option<String>,
+}
+
+impl Bench {
+    fn work(seeds: &Seeds, progress: Progress) -> Bench {
+        let begun = Instant::now();
+        let before = progress.took;
+        let next = AtomicU64::new(0);
+        let stop = AtomicBool::new(false);
+        let shared = Mutex::new(Shared {
+            progress,
+            rest: Coverage::default(),
+            violations: Vec::new(),
+            saved: begun,
+            unsaved: None,
+        });
+        std::thread::scope(|scope| {
+            for _ in 0..seeds.jobs.max(1) {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let chunk = next.fetch_add(1, Ordering::Relaxed);
+                        if !work_on(seeds, &shared, &stop, begun, chunk) {
+                            break;
+                        }
+                        let mut shared = lock(&shared);
+                        shared.progress.took = before + begun.elapsed();
+                        if shared.saved.elapsed() >= SAVE_EVERY {
+                            shared.save(seeds);
+                        }
+                    }
+                });
+            }
+        });
+        let mut shared = shared.into_inner().unwrap_or_else(|p| p.into_inner());
+        shared.progress.took = before + begun.elapsed();
+        shared.save(seeds);
+        shared.violations.sort_by_key(|(seed, _)| *seed);
+        let mut run = Run {
+            coverage: shared.progress.coverage.clone(),
+            violations: shared.violations,
+            shrunk: Vec::new(),
+            took: shared.progress.took,
+            over: shared.progress.is_over(),
         };
-        let states = State::ALL.iter().enumerate().filter(reached);
-        let _ = writeln!(
-            text,
-            "reached: {} of {} states, {edges} of {} edges",
-            states.count(),
-            State::ALL.len(),
-            EDGES.len()
-        );
-        self.report_violations(&mut text);
-        text
-    }
-
-    fn report_faults(&self, text: &mut String) {
-        let _ = writeln!(text, "\nfaults injected");
-        for (name, count) in Fault::KINDS.iter().zip(self.coverage.faults) {
-            let _ = writeln!(text, "  {count:>9}  {name}");
+        run.coverage.add(&shared.rest);
+        Bench {
+            run,
+            unsaved: shared.unsaved,
         }
     }
+}
 
-    fn report_matrix(&self, text: &mut String) {
-        let _ = write!(text, "\n{:<18}", "events by state");
-        for name in EVENTS {
-            let _ = write!(text, "{name:>11}");
+/// Runs the seeds of a chunk that isn't done yet; whether there may be more.
+fn work_on(
+    seeds: &Seeds,
+    shared: &Mutex<Shared>,
+    stop: &AtomicBool,
+    begun: Instant,
+    chunk: u64,
+) -> bool {
+    let numbers = {
+        let shared = lock(shared);
+        if chunk >= shared.progress.chunks() {
+            return false;
         }
-        for (state, row) in State::ALL.iter().zip(&self.coverage.matrix) {
-            let _ = write!(text, "\n{:<18}", state.name());
-            for count in row {
-                let _ = write!(text, "{count:>11}");
+        if shared.progress.is_done(chunk) {
+            return true;
+        }
+        shared.progress.seeds(chunk)
+    };
+    let mut reached = Coverage::default();
+    let mut whole = true;
+    for seed in numbers {
+        if seeds.limit.is_some_and(|limit| begun.elapsed() > limit) {
+            stop.store(true, Ordering::Relaxed);
+        }
+        if stop.load(Ordering::Relaxed) {
+            whole = false;
+            break;
+        }
+        let (coverage, violation) = run_seed(seed, Story::Off, None);
+        reached.add(&coverage);
+        if let Some(violation) = violation {
+            // It is run again by whoever goes on from here.
+            whole = false;
+            let mut shared = lock(shared);
+            shared.violations.push((seed, violation));
+            if shared.violations.len() >= seeds.stop_after {
+                stop.store(true, Ordering::Relaxed);
             }
         }
-        text.push('\n');
     }
+    let mut shared = lock(shared);
+    match whole {
+        true => {
+            shared.progress.coverage.add(&reached);
+            shared.progress.done(chunk);
+        }
+        false => shared.rest.add(&reached),
+    }
+    true
+}
 
-    fn report_edges(&self, text: &mut String) {
-        let _ = writeln!(text, "\nedges");
-        for (edge, count) in EDGES.iter().zip(&self.coverage.edges) {
-            let mark = if *count == 0 { "NEVER" } else { "" };
-            let _ = writeln!(
-                text,
-                "  {count:>9} {mark:<5} {} -> {}: {}",
-                edge.from.name(),
-                edge.to.name(),
-                edge.why
-            );
+impl Shared {
+    fn save(&mut self, seeds: &Seeds) {
+        self.saved = Instant::now();
+        if let Some(path) = &seeds.resume
+            && let Err(error) = self.progress.save(path)
+        {
+            self.unsaved = Some(format!("{}: {error}", path.display()));
         }
-        let _ = writeln!(text, "\nhalts: {:?}", self.coverage.halts);
-        let _ = writeln!(text, "refusals by errno: {:?}", self.coverage.refusals);
-        let _ = writeln!(text, "notices: {:?}\n", self.coverage.notices);
     }
+}
 
-    fn report_violations(&self, text: &mut String) {
-        if self.violations.is_empty() {
-            let _ = writeln!(text, "no violation");
-        }
-        for (seed, violation) in &self.violations {
-            let _ = writeln!(
-                text,
-                "VIOLATION of {} in seed {seed} at {:.3} s: {}\n  its story: failover-sim trace {seed}",
-                violation.rule,
-                violation.at as f64 / 1e6,
-                violation.text
-            );
-        }
-    }
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -139,8 +139,8 @@ fn obey(world: &mut World, words: &[&str]) -> Result<(), String> {
 }
 
 fn fault(words: &[&str]) -> Result<Fault, String> {
-    let number = |text: &str, below: u8| {
-        let number: Option<u8> = text.parse().ok().filter(|number| *number < below);
+    let number = |text: &str, below: u16| {
+        let number: Option<u16> = text.parse().ok().filter(|number| *number < below);
         number.ok_or_else(|| format!("{text} isn't a number below {below}"))
     };
     Ok(match words {
@@ -149,7 +149,7 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
             from: Some(self::node(node)?),
         },
         ["link", link] => Fault::LinkCut {
-            link: number(link, 2)?,
+            link: number(link, 2)? as u8,
             from: None,
         },
         ["disk", disk] => Fault::DiskMissing {

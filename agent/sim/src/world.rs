@@ -22,11 +22,15 @@ use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::queue::{Happening, Queue};
 use crate::rng::Rng;
+use crate::shrink::{self, Kept};
 use crate::story::Story;
 use failover_core::action::Outcome;
 use failover_core::event::Event;
 use failover_core::ids::{LinkId, Node, OpId};
 use std::time::Duration;
+
+/// Lateness of the timers of a busy machine at most, microseconds.
+pub(crate) const BUSY_US: u64 = 60_000;
 
 /// Both controllers.
 pub const NODES: [Node; 2] = [Node::A, Node::B];
@@ -34,7 +38,7 @@ pub const NODES: [Node; 2] = [Node::A, Node::B];
 const WRITE_US: u64 = 20_000;
 /// Interval of the looks at the rules that hold at any time, microseconds.
 const CHECK_US: u64 = 50_000;
-/// Shortest simulated time of a seed, microseconds.
+/// Shortest simulated time of a seed, microseconds, where its time of faults has the usual length.
 const SEED_US: u64 = 20_000_000;
 
 /// The world.
@@ -47,6 +51,8 @@ pub struct World {
     pub(crate) bays: Vec<Bay>,
     pub(crate) tasks: Vec<Option<Box<TaskRun>>>,
     pub(crate) free_tasks: Vec<u32>,
+    /// Tasks whose command nobody waits for any more.
+    pub(crate) hung: Vec<u32>,
     /// Tasks whose command a stuck disk holds.
     pub(crate) stuck: Vec<u32>,
     /// Answers of disks that wait for the end of the faults.
@@ -77,10 +83,19 @@ pub struct World {
 impl World {
     /// The world of a seed, its faults drawn.
     pub fn of_seed(seed: u64, story: Story) -> World {
+        World::of_seed_with(seed, story, None)
+    }
+
+    /// The same with some of its faults alone.
+    pub fn of_seed_with(seed: u64, story: Story, kept: Option<&[Kept]>) -> World {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng);
+        let plan = Plan::of_seed(seed, &mut rng);
         let (mut episodes, heal_at) = faults::draw(&mut rng, &plan);
         episodes.extend(faults::apart::draw(seed, &plan, heal_at));
+        let heal_at = faults::wide::draw(seed, &plan, heal_at, &mut episodes);
+        if let Some(kept) = kept {
+            episodes = shrink::only(&episodes, kept);
+        }
         let mut world = World::new(plan, rng, story, seed);
         world.story_of_plan();
         world.heal_at = heal_at;
@@ -126,6 +141,7 @@ impl World {
         let bay = |_| Bay::new(plan.aptpl, plan.full_status);
         let bays = (0..plan.disks).map(bay).collect();
         let pools = plan.pools.len();
+        let disks = usize::from(plan.disks);
         let mut world = World {
             now: 0,
             landed_writes: vec![0; pools],
@@ -137,10 +153,11 @@ impl World {
             bays,
             tasks: Vec::new(),
             free_tasks: Vec::new(),
+            hung: Vec::new(),
             stuck: Vec::new(),
             withheld: Vec::new(),
             sequence: 0,
-            conditions: Conditions::default(),
+            conditions: Conditions::none(disks),
             episodes: Vec::new(),
             active: Vec::new(),
             heal_at: 0,
@@ -168,6 +185,7 @@ impl World {
         }
         self.coverage.simulated_us = self.now;
         self.coverage.seeds = 1;
+        self.coverage.sizes.count(&self.plan);
         (self.coverage, self.violation)
     }
 
@@ -221,6 +239,7 @@ impl World {
                 waited,
                 outcome,
             } => self.done(node, life, op, waited, *outcome),
+            Happening::Gathered { node, life } => self.take_gathered(node, life),
             Happening::LeaseLost { node, life } => {
                 if self.lives_on(node, life) {
                     self.feed(node, Event::LeaseLost);
@@ -262,6 +281,6 @@ impl World {
         let whole = self
             .whole_since
             .is_some_and(|since| self.now >= since + rest);
-        self.ended = self.healing && whole && self.now >= SEED_US;
+        self.ended = self.healing && whole && self.now >= SEED_US * self.plan.faulty_percent / 100;
     }
 }

@@ -83,15 +83,22 @@ impl World {
         if self.now >= task.until {
             return Some("it may not be done any more; the rest of it was not sent");
         }
-        let stuck = |other: &TaskRun| other.is_hung_of(task) && other.nexus == task.nexus;
-        let stuck = self.tasks.iter().flatten().any(|other| stuck(other));
+        let mut hung = self.hung_of(task);
+        let stuck = hung.any(|other| other.nexus == task.nexus);
         stuck.then_some("the command before is still on its way; this one was not sent")
     }
 
     /// A command to this task's disk that nobody waits for any more is still on its way.
     pub(super) fn is_hung(&self, task: &TaskRun) -> bool {
-        let mut tasks = self.tasks.iter().flatten();
-        tasks.any(|other| other.is_hung_of(task))
+        self.hung_of(task).next().is_some()
+    }
+
+    /// Commands that nobody waits for any more, to the disk of `task`, sent by the same run of the daemon.
+    fn hung_of(&self, task: &TaskRun) -> impl Iterator<Item = &TaskRun> {
+        let of = (task.life, task.disk);
+        let hung = self.hung.iter();
+        hung.filter_map(|slot| self.tasks[*slot as usize].as_deref())
+            .filter(move |other| (other.life, other.disk) == of)
     }
 
     /// Where a command may take long the watch looks at it when it is overdue.
@@ -143,6 +150,7 @@ impl World {
             ..*hung
         });
         hung.hung = true;
+        self.hung.push(slot);
         self.tasks[slot as usize] = Some(hung);
         let slot = self.keep_task(goes_on);
         let Some(task) = self.tasks[slot as usize].as_mut() else {
@@ -157,10 +165,5 @@ impl TaskRun {
     /// Nobody can know yet whether its disk answers: it waits for its turn, or was sent a moment ago.
     pub(crate) fn is_open(&self, now: u64) -> bool {
         !self.hung && (self.send_by == 0 || now < self.issued + self.limit)
-    }
-
-    /// A command that nobody waits for, to the disk of `task`, sent by the same run of the daemon.
-    fn is_hung_of(&self, task: &TaskRun) -> bool {
-        self.hung && (self.life, self.disk) == (task.life, task.disk)
     }
 }

@@ -40,10 +40,11 @@ fn shelf(rng: &mut Rng, plan: &Plan, end: u64) -> Vec<Episode> {
     let count = rng.pick(&[all / 2, all / 2, all.div_ceil(2), all / 2 + 1, all]);
     let anywhere = rng.below(all);
     let first = rng.pick(&[0, all / 2, all - count, anywhere]);
-    let disks = (0..count).fold(0, |bits, place| bits | 1 << ((first + place) % all));
+    let disks = (0..count).map(|place| ((first + place) % all) as usize);
+    let disks = disks.collect();
     let node = one_of_them(rng, plan);
     let to = rng.pick(&[None, None, Some(node)]);
-    let at = rng.between(1_500, 6_000) * 1000;
+    let at = rng.between(1_500, 6_000) * 10 * plan.faulty_percent;
     let until = (at + rng.between(500, 8_000) * 1000).min(end);
     let fault = Fault::DisksMissing { disks, to };
     let mut episodes = vec![Episode { at, until, fault }];
@@ -68,7 +69,7 @@ fn crowds(rng: &mut Rng, plan: &Plan, end: u64) -> Vec<Episode> {
     let crowd = |rng: &mut Rng| {
         let node = one_of_them(rng, plan);
         let by_ms = rng.pick(&[20, 100, 400, 900]);
-        let at = rng.between(50, 9_000) * 1000;
+        let at = rng.between(50, 9_000) * 10 * plan.faulty_percent;
         let until = (at + rng.between(300, 5_000) * 1000).min(end);
         let fault = Fault::Crowded { node, by_ms };
         Episode { at, until, fault }
@@ -83,11 +84,11 @@ fn hanging(rng: &mut Rng, plan: &Plan, end: u64) -> Vec<Episode> {
     }
     let path = |rng: &mut Rng| {
         let fault = Fault::PathStuck {
-            disk: rng.below(u64::from(plan.disks)) as u8,
+            disk: super::one_disk(rng, plan),
             node: one_of_them(rng, plan),
             path: rng.below(u64::from(plan.paths)) as u8,
         };
-        let at = rng.between(50, 9_000) * 1000;
+        let at = rng.between(50, 9_000) * 10 * plan.faulty_percent;
         let until = (at + rng.between(100, 4_000) * 1000).min(end);
         Episode { at, until, fault }
     };

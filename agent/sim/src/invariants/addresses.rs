@@ -94,6 +94,9 @@ impl World {
             timing.restart_ms * 1000,
         );
         let at = node as usize;
+        if until <= self.ledger.echo_proof[at] + lease + 1 {
+            return;
+        }
         let by_phase = |phase: Option<Phase>, validity: u64| {
             self.roll_majority(node, phase)
                 .map_or(0, |asked| asked + validity)
@@ -126,9 +129,8 @@ impl World {
         };
         let majority = |disks: &mut dyn Iterator<Item = usize>| -> Option<u64> {
             let mut times: Vec<Option<u64>> = disks.map(asked).collect();
-            times.sort_unstable();
             let half = (times.len() - 1) / 2;
-            times.get(half).copied().flatten()
+            *times.select_nth_unstable(half).1
         };
         let list = &self.ledger.arbiters[at];
         let mut by_list = majority(&mut list.disks.iter().map(|id| disk_index(*id)));

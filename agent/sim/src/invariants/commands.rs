@@ -18,10 +18,10 @@ impl World {
     pub(crate) fn disk_work_asked(&mut self, node: Node, op: OpId, disk: usize, work: &DiskWork) {
         self.one_at_a_time(node, op, disk);
         let at = node as usize;
-        self.ledger.taking[at] &= !(1 << disk);
-        self.ledger.taking[at] |= u8::from(matches!(work, DiskWork::Take { .. })) << disk;
+        let takes = matches!(work, DiskWork::Take { .. });
+        self.ledger.taking[at].set(disk, takes);
         if !matches!(work, DiskWork::Survey | DiskWork::Leave { .. }) {
-            self.ledger.left[at] &= !(1 << disk);
+            self.ledger.left[at].remove(disk);
         }
         match work {
             DiskWork::Take { key, surveyed, .. } => {
@@ -56,8 +56,9 @@ impl World {
             return;
         };
         let life = daemon.life;
-        let busy = self.ledger.busy[node as usize][disk].replace((life, op));
-        if busy.is_some_and(|(of, _)| of == life) {
+        self.ledger.working[node as usize].insert(op, disk);
+        let busy = self.ledger.busy[node as usize][disk].replace(life);
+        if busy.is_some_and(|of| of == life) {
             self.violate(
                 "one-at-a-time",
                 format!("{node} asks for work on d{disk} while earlier work there is unanswered"),
@@ -128,7 +129,7 @@ impl World {
         let machine = &self.machines[node as usize];
         let used = (0..self.plan.pools.len())
             .filter_map(|pool| machine.kernel.writes(pool))
-            .any(|disks| disks >> disk & 1 == 1);
+            .any(|disks| disks.contains(disk));
         if used && machine.powered {
             self.violate(
                 "no-release-without-export",
@@ -140,7 +141,7 @@ impl World {
     /// left-means-gone: once a controller knows that it left a disk, no command that it sent before registers a key there.
     fn left_means_gone(&mut self, task: &TaskRun) {
         let (node, disk) = (task.node, task.disk);
-        let left = self.ledger.left[node as usize] >> disk & 1 == 1;
+        let left = self.ledger.left[node as usize].contains(disk);
         let registers = self.bays[disk].disk.key_of(task.nexus).is_some();
         if left && registers && self.lives_on(node, task.life) {
             let text =
@@ -156,7 +157,7 @@ impl World {
         }
         let at = task.node as usize;
         if *outcome == DiskOutcome::Left {
-            self.ledger.left[at] |= 1 << task.disk;
+            self.ledger.left[at].insert(task.disk);
         }
         let survey = match outcome {
             DiskOutcome::Surveyed(survey)
@@ -180,7 +181,7 @@ impl World {
             (TaskKind::Take { key, .. }, DiskOutcome::Taken) => {
                 self.bays[task.disk].tampered = false;
                 if key.epoch.0 == self.ledger.epochs[at] {
-                    self.ledger.taken[at] |= 1 << task.disk;
+                    self.ledger.taken[at].insert(task.disk);
                 }
                 Some(key.phase)
             }
@@ -194,12 +195,9 @@ impl World {
 
     /// Notes that work was answered; the disk that it was on, if it was a take.
     pub(crate) fn answer_delivered(&mut self, node: Node, op: OpId) -> Option<usize> {
-        let busy = &mut self.ledger.busy[node as usize];
-        let disk = busy
-            .iter()
-            .position(|busy| busy.is_some_and(|(_, of)| of == op))?;
-        busy[disk] = None;
-        Some(disk).filter(|disk| self.ledger.taking[node as usize] & 1 << disk != 0)
+        let disk = self.ledger.working[node as usize].remove(&op)?;
+        self.ledger.busy[node as usize][disk] = None;
+        Some(disk).filter(|disk| self.ledger.taking[node as usize].contains(*disk))
     }
 
     /// Whether a take that ends so now must be undone.

@@ -1,7 +1,8 @@
 //! Imports, their epochs and what they trust.
 
 use super::Import;
-use crate::machine::disk_bits;
+use crate::disk_set::DiskSet;
+use crate::machine::disk_set;
 use crate::world::World;
 use failover_core::action::Work;
 use failover_core::ids::{DiskId, Node, PoolId};
@@ -9,43 +10,39 @@ use failover_core::ids::{DiskId, Node, PoolId};
 impl World {
     /// Judges an import when it begins.
     pub(crate) fn import_begins(&mut self, node: Node, pool: usize, won: &[DiskId]) {
-        let won = disk_bits(won);
+        let won = disk_set(won);
         self.fence_before_import(node, won);
         self.epoch_advances(node);
         self.remembered_before_import(node);
-        let of_pool = self.plan.pools[pool]
-            .disks
-            .iter()
-            .fold(0, |bits, disk| bits | 1 << disk);
+        let plan = &self.plan.pools[pool];
         let already = self.machines[node as usize].kernel.imported[pool].is_some();
-        let lacking = (of_pool & !won).count_ones() as usize;
-        let refused = lacking > usize::from(self.plan.pools[pool].spare);
-        if !already && !refused {
+        if !already && plan.can_do_with(won) {
             self.ledger.imports[pool] = Some(Import {
                 node,
                 // What another host took since it was won keeps nobody from writing.
-                disks: of_pool & won & !self.tampered(),
+                disks: (plan.disks & won) - self.tampered(),
             });
         }
     }
 
     /// fence-before-import: an import names only disks that were reported as taken in this takeover (or stand in the
     /// owner record of this boot), and they are more than half of all.
-    fn fence_before_import(&mut self, node: Node, won: u8) {
+    fn fence_before_import(&mut self, node: Node, won: DiskSet) {
         let taken = self.ledger.taken[node as usize];
         let owner = &self.machines[node as usize].kernel.owner;
-        let recorded = owner.as_ref().map_or(0, |owner| disk_bits(&owner.won));
-        if won & !(taken | recorded) != 0 {
+        let recorded = owner.as_ref();
+        let recorded = recorded.map_or(DiskSet::EMPTY, |owner| disk_set(&owner.won));
+        if !(won - (taken | recorded)).is_empty() {
             self.violate(
                 "fence-before-import",
-                format!("{node} imports with disks {won:08b}; it had taken {taken:08b}"),
+                format!("{node} imports with disks {won:?}; it had taken {taken:?}"),
             );
         }
-        if 2 * won.count_ones() as usize <= self.bays.len() {
+        if 2 * won.len() <= self.bays.len() {
             let all = self.bays.len();
             self.violate(
                 "fence-before-import",
-                format!("{node} imports with {} of {all} disks", won.count_ones()),
+                format!("{node} imports with {} of {all} disks", won.len()),
             );
         }
     }
@@ -62,9 +59,9 @@ impl World {
 
     /// A host that isn't of the pair took these disks: no reservation of ours keeps anybody from them. With a jury in its
     /// hands the memory of past epochs is gone.
-    pub(crate) fn no_longer_fenced(&mut self, disks: u8) {
+    pub(crate) fn no_longer_fenced(&mut self, disks: DiskSet) {
         for import in self.ledger.imports.iter_mut().flatten() {
-            import.disks &= !disks;
+            import.disks = import.disks - disks;
         }
         if self.is_a_jury(self.tampered()) {
             self.keys_are_gone();
@@ -72,15 +69,16 @@ impl World {
     }
 
     /// Disks that another host took and no controller has taken since.
-    fn tampered(&self) -> u8 {
+    fn tampered(&self) -> DiskSet {
         let bays = self.bays.iter().enumerate();
-        bays.fold(0, |bits, (disk, bay)| bits | u8::from(bay.tampered) << disk)
+        bays.filter(|(_, bay)| bay.tampered)
+            .map(|(disk, _)| disk)
+            .collect()
     }
 
     /// A majority of some arbiter list is among these disks.
-    fn is_a_jury(&self, disks: u8) -> bool {
-        let most =
-            |list: &[DiskId]| 2 * (disk_bits(list) & disks).count_ones() as usize > list.len();
+    fn is_a_jury(&self, disks: DiskSet) -> bool {
+        let most = |list: &[DiskId]| 2 * (disk_set(list) & disks).len() > list.len();
         let mut lists = self.ledger.arbiters.iter();
         lists.any(|list| most(&list.disks) || most(&list.previous))
     }

@@ -49,6 +49,9 @@ impl World {
         }
         let since_long = |since: &Option<u64>| since.is_some_and(|since| since <= long_ago);
         let ledger = &self.ledger;
+        if !since_long(&ledger.judges_since[node as usize]) {
+            return;
+        }
         let told = ledger.links_told[node as usize];
         let sender = node.other() as usize;
         let silent = ledger

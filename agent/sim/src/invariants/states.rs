@@ -1,9 +1,10 @@
 //! What a controller may be, and become.
 
+use crate::disk_set::DiskSet;
 use crate::enclosure::STRANGER;
-use crate::faults::{DISKS_MAX, DiskCondition, Episode, Fault, LinkCondition};
-use crate::plan::disk_index;
-use crate::world::{NODES, World};
+use crate::faults::{DiskCondition, Episode, Fault, LinkCondition};
+use crate::plan::{Generation, disk_index};
+use crate::world::{BUSY_US, NODES, World};
 use failover_api::{HistoryRecord, Notice};
 use failover_core::action::HaltReason;
 use failover_core::ids::{DiskId, Node};
@@ -16,8 +17,8 @@ impl World {
             self.ledger.last_active[node as usize] = self.now;
         }
         if after == State::FencingArbiters {
-            self.ledger.named[node as usize] = 0;
-            self.ledger.taken[node as usize] = 0;
+            self.ledger.named[node as usize] = DiskSet::EMPTY;
+            self.ledger.taken[node as usize] = DiskSet::EMPTY;
             self.looks_first(node);
             if self.ledger.dead_takeover[node as usize] {
                 self.no_false_takeover(node);
@@ -253,17 +254,26 @@ impl World {
                 *since = missing.then(|| since.unwrap_or(now));
             }
         }
+        let temper = &self.plan.temper;
+        // Some reads of keys and holder never match there.
+        let honest = self.plan.full_status || temper.generation != Generation::Wild;
+        let stall_us = self.plan.timing.stall_ms * 1000;
         for node in NODES.map(|node| node as usize) {
+            let stalls = conditions.busy[node] && stall_us <= BUSY_US;
+            let since = &mut self.ledger.judges_since[node];
+            *since = (!stalls).then(|| since.unwrap_or(now));
             let disks = &conditions.disks[node];
             let missing = |disk: &DiskCondition| DiskCondition {
                 missing: disk.missing,
                 ..DiskCondition::default()
             };
             let only_missing = disks.iter().all(|disk| *disk == missing(disk));
-            let idle = !conditions.busy[node] && conditions.crowded_ms[node] == 0;
-            let well = !conditions.shelf_down && idle && conditions.strangers == 0;
+            let idle = !conditions.busy[node]
+                && conditions.crowded_ms[node] == 0
+                && conditions.attentions[node] == 0;
+            let well = honest && !conditions.shelf_down && idle && conditions.strangers.is_empty();
             let reaching = only_missing && well && conditions.answers[node] == (0, 0);
-            let whole = *disks == [DiskCondition::default(); DISKS_MAX];
+            let whole = disks.iter().all(|disk| *disk == DiskCondition::default());
             // Whatever has just begun or ended, a flushed lease among it, starts the clock anew.
             self.ledger.reaching_since[node] = reaching.then_some(now);
             self.ledger.calm_since[node] = (reaching && whole).then_some(now);

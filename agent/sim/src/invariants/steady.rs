@@ -1,6 +1,7 @@
 //! The steady check: every disk is verified, and losses are told apart.
 
 use super::addresses::UNDISTURBED_US;
+use crate::disk_set::{DISKS_MAX, DiskSet};
 use crate::enclosure::TaskRun;
 use crate::world::World;
 use failover_api::Notice;
@@ -14,7 +15,7 @@ impl World {
         let text = &notice.text;
         let named = names(text);
         let open = |task: &TaskRun| {
-            let of_this = task.node == node && named >> task.disk & 1 == 1;
+            let of_this = task.node == node && named.contains(task.disk);
             of_this && self.lives_on(node, task.life) && task.is_open(self.now)
         };
         let open = self.tasks.iter().flatten().any(|task| open(task));
@@ -28,12 +29,22 @@ impl World {
     /// losses-are-told: an alarm about one disk names one, about a minority several, and no more than half.
     pub(crate) fn noticed(&mut self, node: Node, notice: &Notice) {
         self.turns_are_no_verdict(node, notice);
-        let named = names(&notice.text);
-        let count = named.count_ones() as usize;
+        let mut named = names(&notice.text);
+        let count = match counted(&notice.text) {
+            // It names the first few, and counts the rest: it speaks of whatever can't be reached now.
+            Some(count) if count > named.len() && notice.text.ends_with('…') => {
+                let missing = self.ledger.missing_since[node as usize].iter().enumerate();
+                missing
+                    .filter(|(_, since)| since.is_some())
+                    .for_each(|(disk, _)| named.insert(disk));
+                count
+            }
+            _ => named.len(),
+        };
         let all = self.bays.len();
         let right = match notice.id.as_str() {
             "FENCE_WHOLE" => {
-                self.ledger.named[node as usize] = 0;
+                self.ledger.named[node as usize] = DiskSet::EMPTY;
                 return;
             }
             "FENCE_DISK_LOST" => count == 1,
@@ -42,7 +53,8 @@ impl World {
             "FENCE_INCOMPLETE" => count > 0,
             _ => return,
         };
-        self.ledger.named[node as usize] |= named;
+        let told = &mut self.ledger.named[node as usize];
+        *told = *told | named;
         if !right {
             let text = format!("{node} counts wrongly: {}: {}", notice.id, notice.text);
             self.violate("losses-are-told", text);
@@ -59,8 +71,9 @@ impl World {
         let Some(daemon) = self.machines[node as usize].daemon.as_ref() else {
             return;
         };
+        let judges = self.ledger.judges_since[node as usize].is_some_and(|since| since <= long_ago);
         let serves = daemon.controller.state() == State::Active && !daemon.paused;
-        if !serves || daemon.running_since.max(daemon.state_since) > long_ago {
+        if !serves || !judges || daemon.running_since.max(daemon.state_since) > long_ago {
             return;
         }
         let missing = self.ledger.missing_since[node as usize].iter().enumerate();
@@ -72,7 +85,7 @@ impl World {
         if 2 * missing.len() > self.bays.len() {
             let text = format!("{node} serves, and has not reached {missing:?} for long");
             self.violate("majority-is-needed", text);
-        } else if let Some(disk) = missing.iter().find(|disk| named >> **disk & 1 == 0) {
+        } else if let Some(disk) = missing.iter().find(|disk| !named.contains(**disk)) {
             let text = format!("{node} has not reached d{disk} for long, and never said so");
             self.violate("losses-are-told", text);
         }
@@ -104,10 +117,16 @@ impl World {
     }
 }
 
-/// The disks that a text names, a bit each.
-fn names(text: &str) -> u8 {
+/// The number that a text begins with.
+fn counted(text: &str) -> Option<usize> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// The disks that a text names.
+fn names(text: &str) -> DiskSet {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
     words
-        .filter_map(|word| word.strip_prefix('d')?.parse::<u8>().ok())
-        .fold(0, |bits, disk| bits | 1 << (disk & 7))
+        .filter_map(|word| word.strip_prefix('d')?.parse().ok())
+        .filter(|disk| *disk < DISKS_MAX)
+        .collect()
 }

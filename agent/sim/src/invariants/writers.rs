@@ -14,7 +14,7 @@ impl World {
         let Some(import) = self.ledger.imports[flight.pool] else {
             return;
         };
-        if import.node != writer && import.disks >> disk & 1 == 1 {
+        if import.node != writer && import.disks.contains(disk) {
             let other = import.node;
             self.violate(
                 "no-write-after-loss",
@@ -40,8 +40,9 @@ impl World {
                     .map(|path| Nexus::new(node, path))
                     .any(|nexus| bay.may_write(nexus))
             };
-            let both = (0..self.bays.len())
-                .filter(|disk| (a & b) >> disk & 1 == 1 && !self.bays[*disk].tampered)
+            let both = (a & b)
+                .iter()
+                .filter(|disk| !self.bays[*disk].tampered)
                 .filter(|disk| writes(Node::A, *disk) && writes(Node::B, *disk))
                 .count();
             if 2 * both > self.plan.pools[pool].disks.len() {

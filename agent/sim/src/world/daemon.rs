@@ -1,15 +1,17 @@
 //! The daemon: its start, its events, its timer, its pauses.
 
-use super::World;
+use super::{BUSY_US, World};
 use crate::coverage::{event_kind, state_index};
 use crate::machine::Daemon;
 use crate::queue::Happening;
 use failover_core::controller::Controller;
 use failover_core::event::Event;
-use failover_core::ids::Node;
+use failover_core::ids::{LinkId, Node};
 use failover_core::states::State;
 use failover_core::time::Instant;
 
+/// Timeouts within a millisecond that are no endless loop, and one more for each disk, whose looks may fall due one by one.
+const WAKES_MAX: u32 = 200;
 /// Datagrams that a socket keeps while its daemon is paused.
 const SOCKET_MAX: usize = 400;
 
@@ -56,6 +58,7 @@ impl World {
             session,
             paused: false,
             inbox: Vec::new(),
+            gathered: Vec::new(),
             held_tasks: Vec::new(),
             wake_at: None,
             running_since: now,
@@ -67,6 +70,13 @@ impl World {
         if !lan_up {
             self.feed(node, Event::Lan { up: false });
         }
+        for link in 0..self.plan.links {
+            let up = self.machines[node as usize].links_up[usize::from(link)];
+            if !up && self.lives_on(node, self.lives) {
+                let link = LinkId(link);
+                self.feed(node, Event::Link { link, up });
+            }
+        }
     }
 
     /// Hands an event to the daemon, or keeps it while the daemon is paused.
@@ -75,7 +85,7 @@ impl World {
     }
 
     /// Hands events to the daemon that came together.
-    fn feed_all(&mut self, node: Node, events: Vec<Event>) {
+    pub(crate) fn feed_all(&mut self, node: Node, events: Vec<Event>) {
         let local = self.local(node);
         let Some(daemon) = self.machines[node as usize].daemon.as_mut() else {
             return;
@@ -118,7 +128,7 @@ impl World {
         } else {
             (now, 1)
         };
-        if daemon.wakes_now.1 > 200 {
+        if daemon.wakes_now.1 > WAKES_MAX + u32::from(self.plan.disks) {
             let why = daemon.controller.next_timeout();
             let text = format!("{node}: the control loop turns without rest: {why:?}");
             self.violate("ends", text);
@@ -130,7 +140,7 @@ impl World {
     /// Puts the daemon's next timeout on the agenda.
     fn arm(&mut self, node: Node) {
         let jitter = match self.conditions.busy[node as usize] {
-            true => 60_000,
+            true => BUSY_US,
             false => self.plan.jitter_us,
         };
         let late = self.rng.below(jitter + 1);
@@ -144,6 +154,11 @@ impl World {
             return;
         };
         let due = (at.micros() as i64 + zero).max(now as i64) as u64;
+        // The runtime's timers count milliseconds, which matters where a thousand looks fall due one after the other.
+        let due = match self.plan.gathers() {
+            true => due.next_multiple_of(1000),
+            false => due,
+        };
         let at = due.max(now + 1) + if due > now { late } else { late / 8 };
         if daemon
             .wake_at

@@ -4,7 +4,7 @@ use super::{NODES, World};
 use crate::faults::{Conditions, Fault};
 use crate::queue::Happening;
 use failover_core::event::Event;
-use failover_core::ids::Node;
+use failover_core::ids::{LinkId, Node};
 
 impl World {
     /// Takes a machine's power.
@@ -24,6 +24,7 @@ impl World {
         for lane in &mut machine.lanes {
             *lane = Default::default();
         }
+        self.tell_links();
     }
 
     /// Gives a machine power; its daemon starts a little later.
@@ -39,6 +40,7 @@ impl World {
         tell!(self, node, "boots");
         self.queue
             .push(self.now + wait, Happening::Start { node, boot });
+        self.tell_links();
     }
 
     pub(crate) fn begin_episode(&mut self, index: u16) {
@@ -93,6 +95,7 @@ impl World {
             | Fault::DisksMissing { .. }
             | Fault::Crowded { .. }
             | Fault::PathStuck { .. }
+            | Fault::Attentions { .. }
             | Fault::DiskSlow { .. }
             | Fault::DiskStuck { .. }
             | Fault::DiskFlaky { .. }
@@ -127,6 +130,7 @@ impl World {
             | Fault::DiskMissing { .. }
             | Fault::DisksMissing { .. }
             | Fault::Crowded { .. }
+            | Fault::Attentions { .. }
             | Fault::DiskSlow { .. }
             | Fault::DiskFlaky { .. }
             | Fault::PathDown { .. }
@@ -158,11 +162,12 @@ impl World {
             .active
             .iter()
             .map(|index| self.episodes[usize::from(*index)].fault);
-        self.conditions = Conditions::of(faults);
+        self.conditions = Conditions::of(self.bays.len(), faults);
         if self.plan.dark && !self.healing {
             self.conditions.cut_links();
         }
         self.conditions_changed();
+        self.tell_links();
     }
 
     fn tell_lan(&mut self) {
@@ -170,6 +175,25 @@ impl World {
             let up = !self.conditions.lan_down[node as usize];
             if std::mem::replace(&mut self.machines[node as usize].lan_up, up) != up {
                 self.feed(node, Event::Lan { up });
+            }
+        }
+    }
+
+    /// A link has a carrier unless it is cut both ways, or the machine at its other end has no power.
+    fn tell_links(&mut self) {
+        if !self.plan.temper.carrier {
+            return;
+        }
+        for node in NODES {
+            for link in 0..self.plan.links {
+                let cut = self.conditions.links[usize::from(link)];
+                let up =
+                    self.machines[node.other() as usize].powered && !(cut[0].cut && cut[1].cut);
+                let was = &mut self.machines[node as usize].links_up[usize::from(link)];
+                if std::mem::replace(was, up) != up {
+                    let link = LinkId(link);
+                    self.feed(node, Event::Link { link, up });
+                }
             }
         }
     }
