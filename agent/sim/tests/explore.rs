@@ -111,7 +111,8 @@ fn a_lease_that_is_too_long_is_found() {
         ..Budget::default()
     };
     let config = with_a_long_lease(bounds(budget).config());
-    let found = explore_from(World::new(config.clone(), budget), 2, 3_000_000);
+    // One worker finds the same way each time.
+    let found = explore_from(World::new(config.clone(), budget), 1, 3_000_000);
     let (rule, moves) = found.violation.expect("two of them answer");
     assert!(rule.contains("answer at the virtual addresses"), "{rule}");
     // The way there in words, made short: it can be read, parsed and gone again, and ends the same.
