@@ -1,11 +1,18 @@
-//! Seeds that once broke a rule: they must hold for good, and mutants are run on them first.
+//! Seeds that once broke a rule, or break one with a guard taken away: they must hold for good, and mutants are run on them
+//! first.
 //! What a seed draws changes with the simulator, so that it may show something else today.
 
 /// Wide seeds that once broke a rule, and what they showed.
-pub const PINNED_WIDE: &[(u64, &str)] = &[(
-    8_685,
-    "an export that outlasted a stall was waited for without rest",
-)];
+pub const PINNED_WIDE: &[(u64, &str)] = &[
+    (
+        5_636,
+        "with a guard taken away, an import went on after a stall on what was known before",
+    ),
+    (
+        8_685,
+        "an export that outlasted a stall was waited for without rest",
+    ),
+];
 
 /// Each seed of the usual width and what it showed.
 pub const PINNED: &[(u64, &str)] = &[
@@ -18,8 +25,16 @@ pub const PINNED: &[(u64, &str)] = &[
         "a roll that said another phase counted for the long lease",
     ),
     (
+        2_564,
+        "with a guard taken away, a handover began while a pool was still being imported",
+    ),
+    (
         3_727,
         "a held peer's key of an earlier incarnation was never taken back",
+    ),
+    (
+        3_811,
+        "with a guard taken away, a repair preempted a newer owner",
     ),
     (
         7_050,
@@ -28,6 +43,10 @@ pub const PINNED: &[(u64, &str)] = &[
     (
         9_507,
         "an import with what was left of the won disks, fewer than half",
+    ),
+    (
+        10_777,
+        "with a guard taken away, keys that a taker had left behind stayed for ever",
     ),
     (
         12_719,
