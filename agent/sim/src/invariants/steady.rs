@@ -1,8 +1,9 @@
 //! The steady check: every disk is verified, and losses are told apart.
 
 use super::addresses::UNDISTURBED_US;
+use crate::disk::Nexus;
 use crate::disk_set::{DISKS_MAX, DiskSet};
-use crate::enclosure::TaskRun;
+use crate::enclosure::{Bay, TaskRun};
 use crate::world::World;
 use failover_api::Notice;
 use failover_core::ids::Node;
@@ -31,8 +32,16 @@ impl World {
         self.turns_are_no_verdict(node, notice);
         let mut named = names(&notice.text);
         let count = match counted(&notice.text) {
-            // It names the first few, and counts the rest: it speaks of whatever can't be reached now.
+            // It names the first few, and counts the rest: it speaks of whatever can't be reached, or isn't held, now.
             Some(count) if count > named.len() && notice.text.ends_with('…') => {
+                let paths = 0..self.plan.paths;
+                let holds = |bay: &Bay| {
+                    let mut nexuses = paths.clone().map(|path| Nexus::new(node, path));
+                    nexuses.any(|nexus| bay.disk.key_of(nexus).is_some())
+                };
+                let bays = self.bays.iter().enumerate();
+                bays.filter(|(_, bay)| !holds(bay))
+                    .for_each(|(disk, _)| named.insert(disk));
                 let missing = self.ledger.missing_since[node as usize].iter().enumerate();
                 missing
                     .filter(|(_, since)| since.is_some())
