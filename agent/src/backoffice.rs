@@ -67,8 +67,15 @@ pub(crate) struct Backoffice {
 pub(crate) struct Kept {
     /// Transitions.
     pub(crate) past: Past,
-    /// What led to them.
-    pub(crate) incidents: Incidents,
+    /// What led to them; `None` where nothing can be recorded.
+    pub(crate) incidents: Option<Incidents>,
+}
+
+impl Kept {
+    fn incidents(&self) -> io::Result<&Incidents> {
+        let why = "nothing is recorded here; the log of the daemon's start says why";
+        self.incidents.as_ref().ok_or(io::Error::other(why))
+    }
 }
 
 struct Cached {
@@ -176,11 +183,11 @@ impl Backend for Backoffice {
     }
 
     fn incidents(&self) -> io::Result<Vec<Incident>> {
-        self.kept.incidents.list()
+        self.kept.incidents()?.list()
     }
 
     fn keep_incident(&self) -> io::Result<String> {
-        self.kept.incidents.keep()
+        self.kept.incidents()?.keep()
     }
 
     fn read_incident(
@@ -189,7 +196,7 @@ impl Backend for Backoffice {
         offset: u64,
         most: usize,
     ) -> io::Result<Option<(Vec<u8>, u64)>> {
-        self.kept.incidents.read(name, offset, most)
+        self.kept.incidents()?.read(name, offset, most)
     }
 
     fn virtual_ips(&self) -> Vec<String> {

@@ -137,7 +137,7 @@ pub struct Running {
     stop_rpc: watch::Sender<bool>,
     rpc: tokio::task::JoinHandle<()>,
     logger: JoinHandle<()>,
-    recording: WriterThread,
+    recording: Option<WriterThread>,
     handle: Handle,
     instance: Instance,
 }
@@ -222,9 +222,15 @@ fn start_under(
         adapters.clock.clone(),
         log.clone(),
     );
-    let (recorder, incidents, recording) =
-        record::start(&paths.runtime_dir, &paths.state_dir, config.node)
-            .map_err(|error| RunError::Start(format!("no place for what is recorded: {error}")))?;
+    let recording = record::start(&paths.runtime_dir, &paths.state_dir, config.node);
+    let (recorder, incidents, recording) = match recording {
+        Ok((recorder, incidents, thread)) => (Some(recorder), Some(incidents), Some(thread)),
+        Err(error) => {
+            let text = format!("{error}; what leads to decisions will not be recorded");
+            log.say("JOURNAL", Severity::Warning, text);
+            (None, None, None)
+        }
+    };
     let (controller, first) = Recorded::start(now, core.clone(), loaded.restored, recorder);
     let report = controller.report(now);
     let ledger = Arc::new(Ledger::new(core.disks.iter().map(|disk| disk.id)));
@@ -371,7 +377,7 @@ impl Running {
         self.runtime.shutdown_timeout(FAREWELL);
         // The control thread's end of the log is closed: what is left is written.
         let _ = self.logger.join();
-        wait_for(&self.recording);
+        self.recording.iter().for_each(wait_for);
         drop(self.instance);
         match ended {
             Ok(true) => Ok(Exit::Halted),

@@ -14,7 +14,7 @@ use failoverd::record::report::{self, Telling};
 use failoverd::record::what_if::{self, Change};
 use failoverd::supervisor;
 use std::error::Error;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -195,6 +195,21 @@ fn new_key(file: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A log, which is no endless device.
+fn read_log(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = log::LOG_MAX_BYTES;
+    std::fs::File::open(file)?
+        .take(most + 1)
+        .read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => Err(std::io::Error::other(format!(
+            "longer than any log: {most} bytes"
+        ))),
+        false => Ok(bytes),
+    }
+}
+
 /// Whether every decision is the same.
 fn replay(
     file: &Path,
@@ -205,7 +220,7 @@ fn replay(
     let named = |why: String| format!("{}: {why}", file.display());
     let until = until.map(Duration::try_from_secs_f64).transpose();
     let until = until.map_err(|error| format!("--until: {error}"))?;
-    let bytes = std::fs::read(file).map_err(|error| named(error.to_string()))?;
+    let bytes = read_log(file).map_err(|error| named(error.to_string()))?;
     let segments = log::parse(&bytes).map_err(named)?;
     let mut out = std::io::stdout().lock();
     if changes.is_empty() {
@@ -220,6 +235,9 @@ fn replay(
         return Err(named("nothing is recorded in it".to_owned()).into());
     };
     let until = until.map(|until| began + until);
+    for sentence in report::summarise(&segments, until).flaws() {
+        eprintln!("failoverd: {sentence}");
+    }
     let ways = what_if::ways(&segments, changes, until);
     match ways.tell(began, changes, &mut out) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
@@ -301,7 +319,17 @@ fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A panic ends this process: the recorder's thread has a moment to write what led to it.
+fn linger_in_panics() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        told(info);
+        std::thread::sleep(Duration::from_millis(100));
+    }));
+}
+
 fn run(file: &Path) -> Result<(), Box<dyn Error>> {
+    linger_in_panics();
     log_to_the_right_place();
     // SAFETY: the first thing that this process does with descriptors, and nothing else takes over any.
     let kept = unsafe { supervisor::take_kept() };

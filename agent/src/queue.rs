@@ -123,6 +123,20 @@ impl<T> Receiver<T> {
     }
 }
 
+impl<T> Receiver<T> {
+    /// Everything that waits, at one go: who sends contends for the lock once, however many there are. Waits for it; `None`
+    /// once the queue is empty and nobody sends any more.
+    pub(crate) fn recv_all(&self) -> Option<VecDeque<T>> {
+        let idle = |state: &mut State<T>| state.items.is_empty() && state.senders > 0;
+        let state = self.0.filled.wait_while(self.0.lock(), idle);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        let items = std::mem::take(&mut state.items);
+        drop(state);
+        self.0.emptied.notify_all();
+        (!items.is_empty()).then_some(items)
+    }
+}
+
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let left = {

@@ -34,24 +34,37 @@ pub async fn export(
     name: Option<&str>,
     file: Option<&Path>,
 ) -> Result<(PathBuf, u64), Failure> {
-    let name = match name {
-        Some(name) => name.to_owned(),
-        None => connection.failover_incident_keep().await?,
+    let path = match (file, name) {
+        (Some(file), _) => file.to_owned(),
+        // The names are a daemon's: no path of ours.
+        (None, Some(name)) => PathBuf::from(format!("{}.log", name.replace('/', "_"))),
+        (None, None) => PathBuf::from("incident.log"),
     };
-    // Of a daemon: no path of ours.
-    let own = || PathBuf::from(format!("{}.log", name.replace('/', "_")));
-    let path = file.map_or_else(own, Path::to_owned);
-    let first = connection.failover_incident_read(name.clone(), 0).await?;
+    // Before anything is kept there.
     let mut options = OpenOptions::new();
     let options = options.write(true).create_new(true).mode(0o600);
     let mut out = options
         .open(&path)
         .map_err(|error| unwritten(&path, &error))?;
-    let written = copy(connection, &name, first, &mut out, &path).await;
+    let written = fetch(connection, name, &mut out, &path).await;
     if written.is_err() {
         let _ = std::fs::remove_file(&path);
     }
     Ok((path, written?))
+}
+
+async fn fetch(
+    connection: &mut Connection,
+    name: Option<&str>,
+    out: &mut File,
+    path: &Path,
+) -> Result<u64, Failure> {
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => connection.failover_incident_keep().await?,
+    };
+    let first = connection.failover_incident_read(name.clone(), 0).await?;
+    copy(connection, &name, first, out, path).await
 }
 
 async fn copy(

@@ -119,7 +119,7 @@ enum Incident {
     Export {
         /// Which; without it, what is recorded up to now.
         name: Option<String>,
-        /// The file, which must not be there yet; by default the incident's name with `.log`, here.
+        /// The file, which must not be there yet; by default the incident's name with `.log`, or `incident.log`.
         #[arg(short, long, value_name = "FILE")]
         file: Option<PathBuf>,
     },

@@ -339,8 +339,8 @@ methods! {
     /// Say whether an election, a takeover or a handover runs on this controller.
     Read "failover.in_progress" => failover_in_progress() -> bool;
 
-    /// Keep what has been recorded so far, as an incident, and answer its name. Incidents are kept by themselves where a
-    /// takeover or a handover begins, where serving fails, and before a reset; the newest 16 stay.
+    /// Keep what is recorded now, at most 32 MiB, as an incident, and answer its name. Incidents are kept by themselves where
+    /// a takeover or a handover begins, where serving fails, and before a reset: the newest 12, and 4 that were asked for.
     Write "failover.incident.keep" => failover_incident_keep() -> String;
 
     /// List the incidents that are kept here, oldest first.

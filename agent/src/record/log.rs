@@ -3,10 +3,10 @@
 //! ```text
 //!   segment   FAILOVER  frame frame frame …          segments follow each other in one file
 //!   frame     length (4 bytes, little end first)  checksum (8)  payload
-//!   payload   Head in a segment's first frame, then steps: an input, and the digest of the actions that followed
+//!   payload   Head in a segment's first frame, then for each step an input, and the digest of the actions that followed
 //! ```
 //!
-//! The checksum covers the one before it too: a frame that is missing or stands elsewhere is found.
+//! An input is written before the core takes it: what the core died of is the last one. The checksum covers the one before it too: a frame that is missing or stands elsewhere is found.
 
 use failover_core::action::{Action, Restored};
 use failover_core::config::CoreConfig;
@@ -23,6 +23,8 @@ pub const MAGIC: &[u8; 8] = b"FAILOVER";
 pub const FORMAT: u16 = 1;
 /// No frame that we wrote is longer: a state with 1,255 disks has about 400 KiB.
 pub const FRAME_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Nobody has a longer log: 16 incidents together are shorter.
+pub const LOG_MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// Bytes before a frame's payload.
 pub const FRAME_HEAD_BYTES: usize = 12;
 
@@ -116,13 +118,31 @@ pub enum InputRef<'a> {
     },
 }
 
-/// An input and what followed from it.
+/// A frame after the first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Frame {
+    /// What came.
+    Input(Box<Input>),
+    /// [`digest_of`] the actions that followed.
+    Actions(u64),
+}
+
+/// The same, for writing.
+#[derive(Serialize)]
+pub enum FrameRef<'a> {
+    /// [`Frame::Input`].
+    Input(InputRef<'a>),
+    /// [`Frame::Actions`].
+    Actions(u64),
+}
+
+/// An input and what followed from it.
+#[derive(Clone, Debug)]
 pub struct Step {
     /// What came.
     pub input: Input,
-    /// [`digest_of`] the actions.
-    pub actions: u64,
+    /// [`digest_of`] the actions; absent where the daemon ended before.
+    pub actions: Option<u64>,
 }
 
 /// One segment.
@@ -199,14 +219,29 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Segment>, String> {
     if !bytes.starts_with(MAGIC) {
         return Err("this is no log of failoverd".to_owned());
     }
-    let mut segments = Vec::new();
+    let mut segments: Vec<Segment> = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let (segment, end) = parse_segment(bytes, at)?;
-        segments.push(segment);
-        at = end;
+        match (parse_segment(bytes, at), segments.last_mut()) {
+            (Ok((segment, end)), _) => {
+                segments.push(segment);
+                at = end;
+            }
+            (Err(why), None) => return Err(why),
+            // Of a segment without a head nothing can be used, and what looks like one may stand in damaged bytes.
+            (Err(why), Some(before)) => {
+                before.damage.get_or_insert(why);
+                let rest = &bytes[at + MAGIC.len()..];
+                at = find(rest).map_or(bytes.len(), |place| at + MAGIC.len() + place);
+            }
+        }
     }
     Ok(segments)
+}
+
+/// Where a segment begins.
+fn find(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(MAGIC.len()).position(|at| at == MAGIC)
 }
 
 /// The segment at `start`, which begins with the magic, and where the next one begins.
@@ -232,31 +267,45 @@ fn parse_segment(bytes: &[u8], start: usize) -> Result<(Segment, usize), String>
         let damage = match frames.next() {
             None => break,
             Some(Err(what)) => what,
-            Some(Ok(payload)) => match postcard::from_bytes(payload) {
-                Ok(step) => {
-                    segment.steps.push(step);
+            Some(Ok(payload)) => match (whole(payload), segment.steps.last_mut()) {
+                (Some(Frame::Input(input)), _) => {
+                    segment.steps.push(Step {
+                        input: *input,
+                        actions: None,
+                    });
                     continue;
                 }
-                Err(error) => format!("a step that this program can't read ({error})"),
+                (Some(Frame::Actions(digest)), Some(step)) if step.actions.is_none() => {
+                    step.actions = Some(digest);
+                    continue;
+                }
+                _ => "a step that this program can't read".to_owned(),
             },
         };
-        let frame = segment.steps.len() + 1;
-        segment.damage = Some(format!("frame {frame} at byte {at}: {damage}"));
+        segment.damage = Some(format!("the frame at byte {at}: {damage}"));
         break;
     }
     Ok((segment, frames.next_segment()))
 }
 
-/// Another format may have another form: only its number is read before it is known.
+/// A value that takes the payload to its end.
+fn whole<T: for<'a> Deserialize<'a>>(payload: &[u8]) -> Option<T> {
+    let (value, rest) = postcard::take_from_bytes(payload).ok()?;
+    rest.is_empty().then_some(value)
+}
+
+/// Another format may have another form: only its number and its program are read before it is known.
 fn head(payload: &[u8]) -> Result<Head, String> {
-    let (format, _): (u16, _) =
-        postcard::take_from_bytes(payload).map_err(|error| format!("a damaged head ({error})"))?;
+    let (format, program): (u16, String) = postcard::take_from_bytes(payload)
+        .map(|(start, _)| start)
+        .map_err(|error| format!("a damaged head ({error})"))?;
     if format != FORMAT {
         return Err(format!(
-            "a log of format {format}; this program reads format {FORMAT}: use the version that recorded it"
+            "a log of format {format}; this program reads format {FORMAT}: use failoverd {}, which recorded it",
+            program.escape_debug()
         ));
     }
-    postcard::from_bytes(payload).map_err(|error| format!("a damaged head ({error})"))
+    whole(payload).ok_or("a damaged head".to_owned())
 }
 
 /// A segment without the frame at its end that was torn when its daemon was killed.
@@ -315,7 +364,6 @@ impl<'a> Frames<'a> {
 
     /// Where the next segment begins, whatever lies between.
     fn next_segment(&self) -> usize {
-        let place = self.rest().windows(MAGIC.len()).position(|at| at == MAGIC);
-        place.map_or(self.bytes.len(), |place| self.at + place)
+        find(self.rest()).map_or(self.bytes.len(), |place| self.at + place)
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 /// A controller whose every input is recorded: there is no other way in.
 pub(crate) struct Recorded {
     controller: Controller,
-    recorder: Recorder,
+    /// `None` where nothing can be recorded.
+    recorder: Option<Recorder>,
 }
 
 impl Deref for Recorded {
@@ -30,16 +31,19 @@ impl Recorded {
         now: Instant,
         config: CoreConfig,
         restored: Restored,
-        mut recorder: Recorder,
+        mut recorder: Option<Recorder>,
     ) -> (Recorded, Vec<Action>) {
-        let input = InputRef::Start {
-            now,
-            config: &config,
-            restored: &restored,
-        };
-        recorder.input(&input);
+        if let Some(recorder) = &mut recorder {
+            recorder.input(InputRef::Start {
+                now,
+                config: &config,
+                restored: &restored,
+            });
+        }
         let (controller, actions) = Controller::new(now, config, restored);
-        recorder.answered(digest_of(&actions));
+        if let Some(recorder) = &mut recorder {
+            recorder.answered(digest_of(&actions));
+        }
         let recorded = Recorded {
             controller,
             recorder,
@@ -49,31 +53,38 @@ impl Recorded {
 
     /// [`Controller::handle_all`].
     pub(crate) fn handle_all(&mut self, now: Instant, events: Vec<Event>) -> Vec<Action> {
-        self.recorder.make_room(&self.controller);
-        self.recorder.input(&InputRef::Events {
+        self.comes(InputRef::Events {
             now,
             events: &events,
         });
         let actions = self.controller.handle_all(now, events);
-        self.took(actions)
+        self.followed(actions)
     }
 
     /// [`Controller::reconfigure`].
     pub(crate) fn reconfigure(&mut self, now: Instant, config: CoreConfig) -> Vec<Action> {
-        self.recorder.make_room(&self.controller);
-        self.recorder.input(&InputRef::Config {
+        self.comes(InputRef::Config {
             now,
             config: &config,
         });
         let actions = self.controller.reconfigure(now, config);
-        self.took(actions)
+        self.followed(actions)
     }
 
-    fn took(&mut self, actions: Vec<Action>) -> Vec<Action> {
-        self.recorder.answered(digest_of(&actions));
-        for action in &actions {
-            if let Action::History(record) = action {
-                self.recorder.decided(record);
+    fn comes(&mut self, input: InputRef<'_>) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.make_room(&self.controller);
+            recorder.input(input);
+        }
+    }
+
+    fn followed(&mut self, actions: Vec<Action>) -> Vec<Action> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.answered(digest_of(&actions));
+            for action in &actions {
+                if let Action::History(record) = action {
+                    recorder.decided(record);
+                }
             }
         }
         actions
@@ -81,6 +92,8 @@ impl Recorded {
 
     /// Before a reset: what is recorded is kept where the next boot finds it, within `patience`.
     pub(crate) fn settle(&mut self, patience: Duration) {
-        self.recorder.settle(patience);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.settle(patience);
+        }
     }
 }

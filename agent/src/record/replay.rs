@@ -12,8 +12,12 @@ pub enum Same {
     Yes,
     /// The actions, or the recorded state, are others: a sentence.
     No(String),
-    /// Nothing to compare with: no whole state came before.
-    Unknown,
+    /// The daemon ended before it was known what followed.
+    Unfinished,
+    /// A whole state with which the log begins.
+    Begins,
+    /// Nothing to compare with: what came before is missing.
+    Missing,
 }
 
 /// One step, made again.
@@ -101,27 +105,29 @@ impl Replay {
             } => {
                 let ours = self.controller.replace((**controller).clone());
                 let same = match ours.filter(|_| !after_gap) {
-                    None => Same::Unknown,
+                    None if self.number == 1 => Same::Begins,
+                    None => Same::Missing,
                     Some(ours) => same_state(&ours, controller),
                 };
                 return (Vec::new(), same);
             }
             Input::Events { now, events } => {
                 let Some(controller) = &mut self.controller else {
-                    return (Vec::new(), Same::Unknown);
+                    return (Vec::new(), Same::Missing);
                 };
                 controller.handle_all(*now, events.iter().cloned())
             }
             Input::Config { now, config } => {
                 let Some(controller) = &mut self.controller else {
-                    return (Vec::new(), Same::Unknown);
+                    return (Vec::new(), Same::Missing);
                 };
                 controller.reconfigure(*now, config.clone())
             }
         };
-        let same = match digest_of(&actions) == step.actions {
-            true => Same::Yes,
-            false => Same::No("what the core asks for now is not what it asked for".to_owned()),
+        let same = match step.actions {
+            None => Same::Unfinished,
+            Some(digest) if digest == digest_of(&actions) => Same::Yes,
+            Some(_) => Same::No("what the core asks for now is not what it asked for".to_owned()),
         };
         (actions, same)
     }

@@ -36,16 +36,33 @@ pub struct Summary {
     pub transitions: usize,
     /// Steps whose decision differs, and the sentence about each of the first.
     pub differ: (usize, Vec<String>),
-    /// Steps that nothing could be compared with.
-    pub unknown: usize,
+    /// Steps that nothing could be compared with: what came before them is missing.
+    pub missing: usize,
     /// Segments with a damaged end, in words.
     pub damaged: Vec<String>,
 }
 
 impl Summary {
+    /// What keeps the log from being replayed as a whole, in sentences.
+    pub fn flaws(&self) -> Vec<String> {
+        let mut flaws: Vec<String> = Vec::new();
+        flaws.extend(self.damaged.iter().map(|what| format!("damaged: {what}")));
+        if self.differ.0 > 0 {
+            let first = self.differ.1.first().map_or("", String::as_str);
+            flaws.push(format!("{} steps decide otherwise: {first}", self.differ.0));
+        }
+        if self.missing > 0 {
+            flaws.push(format!(
+                "{} steps had nothing to be compared with: what came before them is missing",
+                self.missing
+            ));
+        }
+        flaws
+    }
+
     /// Every step was made again, and each the same.
     pub fn is_same(&self) -> bool {
-        self.differ.0 == 0 && self.damaged.is_empty() && self.steps > 0
+        self.differ.0 == 0 && self.missing == 0 && self.damaged.is_empty() && self.steps > 0
     }
 }
 
@@ -342,8 +359,8 @@ impl Summary {
         let is_transition = |action: &&Action| matches!(action, Action::History(_));
         self.transitions += made.actions.iter().filter(is_transition).count();
         match &made.same {
-            Same::Yes => {}
-            Same::Unknown => self.unknown += 1,
+            Same::Yes | Same::Begins | Same::Unfinished => {}
+            Same::Missing => self.missing += 1,
             Same::No(why) => {
                 self.differ.0 += 1;
                 if self.differ.1.len() < SHOWN_MAX {
@@ -359,22 +376,15 @@ impl Summary {
             events,
             transitions,
             differ,
-            unknown,
-            damaged,
+            ..
         } = self;
         writeln!(
             out,
             "\n{steps} steps with {events} events made again, {transitions} transitions; {} differ",
             differ.0
         )?;
-        for sentence in &differ.1 {
-            writeln!(out, "  {sentence}")?;
-        }
-        if *unknown > 1 {
-            writeln!(out, "{unknown} steps had nothing to be compared with")?;
-        }
-        for sentence in damaged {
-            writeln!(out, "damaged: {sentence}")?;
+        for sentence in self.flaws() {
+            writeln!(out, "{sentence}")?;
         }
         if self.is_same() {
             writeln!(out, "the same decisions, bit for bit")?;

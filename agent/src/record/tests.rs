@@ -1,9 +1,10 @@
-use super::log::{self, Input, Segment, Step, Written};
+use super::log::{self, Frame, Input, Segment, Step, Written};
 use super::what_if::{self, Change};
 use super::writer::{self, Incidents};
 use super::{Recorded, report};
 use failover_core::action::{Action, Outcome, Restored};
 use failover_core::config::{CoreConfig, PoolConfig, Timing};
+use failover_core::controller::Controller;
 use failover_core::event::Event;
 use failover_core::ids::{Node, PoolId};
 use failover_core::states::State;
@@ -40,7 +41,8 @@ struct Alone {
 impl Alone {
     fn start(recorder: writer::Recorder) -> Alone {
         let now = Instant::from_millis(1000);
-        let (recorded, actions) = Recorded::start(now, config(), Restored::default(), recorder);
+        let (recorded, actions) =
+            Recorded::start(now, config(), Restored::default(), Some(recorder));
         let mut alone = Alone {
             recorded,
             now,
@@ -121,7 +123,11 @@ fn written_anew(segment: &Segment, change: impl Fn(usize, &mut Step)) -> Vec<u8>
     for (index, step) in segment.steps.iter().enumerate() {
         let mut step = step.clone();
         change(index, &mut step);
-        written.frame(&postcard::to_allocvec(&step).expect("bytes"));
+        let frame = |frame: &Frame| postcard::to_allocvec(frame).expect("bytes");
+        written.frame(&frame(&Frame::Input(Box::new(step.input))));
+        if let Some(actions) = step.actions {
+            written.frame(&frame(&Frame::Actions(actions)));
+        }
     }
     written.bytes
 }
@@ -236,6 +242,11 @@ fn a_full_segment_is_followed_by_one_with_the_whole_state() {
     ));
     let summary = report::summarise(&segments, None);
     assert!(summary.is_same(), "{summary:?}");
+    // Each stands by itself; what is missing in between is told.
+    assert!(report::summarise(&segments[1..], None).is_same());
+    let mut headless = segments[1..].to_vec();
+    headless[0].steps.remove(0);
+    assert!(!report::summarise(&headless, None).is_same());
     assert_eq!(incidents.read("../journal", 0, 1).expect("looked"), None);
 }
 
@@ -262,4 +273,63 @@ fn other_timers_lead_elsewhere() {
     for wrong in ["dead_ms", "dead=5", "dead_ms=x", "dead_ms=-1"] {
         assert!(wrong.parse::<Change>().is_err(), "{wrong}");
     }
+}
+
+/// A log that an earlier build of this format wrote. Where it can't be read any more, what is recorded has another form:
+/// `FORMAT` must grow, and then `UPDATE_GOLDEN=1` writes it anew.
+#[test]
+fn logs_of_this_format_can_be_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/record/golden.log");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let segment = parsed(&a_run(folder.path()).0).remove(0);
+        let mut bytes = written_anew(&segment, |_, _| {});
+        let controller = controller_after(&segment);
+        let mut head = segment.head.clone();
+        head.number += 1;
+        let mut written = Written::new(&head);
+        let input = Input::State {
+            after_gap: false,
+            controller: Box::new(controller),
+        };
+        let frame = Frame::Input(Box::new(input));
+        written.frame(&postcard::to_allocvec(&frame).expect("bytes"));
+        bytes.extend_from_slice(&written.bytes);
+        std::fs::write(&path, bytes).expect("written");
+    }
+    let segments = parsed(&std::fs::read(&path).expect("it is there"));
+    assert_eq!(segments[0].head.format, log::FORMAT);
+    assert!(segments.iter().all(|segment| segment.damage.is_none()));
+    let Some(Step {
+        input: Input::State { controller, .. },
+        ..
+    }) = segments[1].steps.first()
+    else {
+        panic!("it ends with a state");
+    };
+    assert_eq!(controller.state(), State::Stopping);
+}
+
+/// The controller at the end of a segment.
+fn controller_after(segment: &Segment) -> Controller {
+    let mut made = None;
+    for step in &segment.steps {
+        match (&step.input, &mut made) {
+            (
+                Input::Start {
+                    now,
+                    config,
+                    restored,
+                },
+                _,
+            ) => {
+                made = Some(Controller::new(*now, config.clone(), restored.clone()).0);
+            }
+            (Input::Events { now, events }, Some(controller)) => {
+                controller.handle_all(*now, events.iter().cloned());
+            }
+            _ => {}
+        }
+    }
+    made.expect("it begins with a start")
 }

@@ -17,8 +17,8 @@ use failover_core::config::{CoreConfig, Timing};
 use failover_core::controller::Controller;
 use failover_core::event::Event;
 use failover_core::ids::OpId;
-use failover_core::time::Instant;
-use std::collections::{BTreeMap, VecDeque};
+use failover_core::time::{Instant, ms};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -81,6 +81,8 @@ pub struct Ways {
     pub unanswered: (u64, Option<(Instant, String)>),
     /// What the configuration check says of these timers, if it refuses them.
     pub refused: Option<String>,
+    /// From when on the other way wasn't gone any more: it turned without rest.
+    pub given_up: Option<Instant>,
 }
 
 /// How one piece of work went.
@@ -99,6 +101,8 @@ struct Recorded {
     open: BTreeMap<OpId, (Instant, String)>,
     /// Numbers of beats, and when they were sent.
     sent: BTreeMap<u64, Instant>,
+    /// Ends of work that was asked for before the log began.
+    unasked: BTreeSet<OpId>,
     steps: usize,
 }
 
@@ -117,13 +121,15 @@ impl Recorded {
                 let Event::Done { op, outcome, .. } = event else {
                     continue;
                 };
-                if let Some((asked, kind)) = self.open.remove(op) {
-                    self.answers.entry(kind).or_default().push(Answer {
-                        asked,
-                        took: now.since(asked),
-                        outcome: outcome.clone(),
-                    });
-                }
+                let Some((asked, kind)) = self.open.remove(op) else {
+                    self.unasked.insert(*op);
+                    continue;
+                };
+                self.answers.entry(kind).or_default().push(Answer {
+                    asked,
+                    took: now.since(asked),
+                    outcome: outcome.clone(),
+                });
             }
         }
         if matches!(made.step.input, Input::Start { .. }) {
@@ -149,8 +155,15 @@ fn kind(work: &Work) -> String {
     match work {
         Work::Disk { disk, work } => format!("{} of disk {disk}", word(work)),
         Work::Record(entry) => format!("record of {}", word(entry)),
+        Work::Prescan(pool) => format!("look ahead at pool {}", pool.0),
         Work::Import { pool, .. } => format!("import of pool {}", pool.0),
-        other => format!("{other:?}"),
+        Work::Export(pool) => format!("export of pool {}", pool.0),
+        Work::Remember(_) => "owner record".to_owned(),
+        Work::StartServices(_) => "start of the services".to_owned(),
+        Work::StopServices => "end of the services".to_owned(),
+        Work::AddVips(_) => "rise of the addresses".to_owned(),
+        Work::RemoveVips => "removal of the addresses".to_owned(),
+        Work::AnnounceVips(_) => "announcement of the addresses".to_owned(),
     }
 }
 
@@ -168,6 +181,7 @@ pub fn ways(segments: &[Segment], changes: &[Change], until: Option<Instant>) ->
         recorded: &recorded,
         changes,
         controller: None,
+        first: None,
         due: BTreeMap::new(),
         number: 0,
         sent: VecDeque::new(),
@@ -191,6 +205,8 @@ struct Other<'a> {
     recorded: &'a Recorded,
     changes: &'a [Change],
     controller: Option<Controller>,
+    /// A state with which the log begins, until a moment is known.
+    first: Option<Controller>,
     /// Work that is under way, by when it ends.
     due: BTreeMap<(Instant, u64), (OpId, Outcome)>,
     number: u64,
@@ -205,8 +221,11 @@ impl Other<'_> {
     fn take(&mut self, input: &Input) {
         match (input, at(input)) {
             // The run before ended somewhere in between.
-            (Input::Start { now, .. }, _) => self.now = self.now.max(*now),
-            (_, Some(now)) => self.pass(now),
+            (Input::Start { now, .. }, _) => self.now = *now,
+            (_, Some(now)) => {
+                self.begin(now);
+                self.pass(now);
+            }
             (_, None) => {}
         }
         match input {
@@ -223,9 +242,7 @@ impl Other<'_> {
             }
             // Only the first: the others are of the recorded way.
             Input::State { controller, .. } if self.controller.is_none() => {
-                self.controller = Some((**controller).clone());
-                let config = self.config(controller.config());
-                self.reconfigure(config);
+                self.first = Some((**controller).clone());
             }
             Input::State { .. } => {}
             Input::Config { config, .. } => {
@@ -234,9 +251,13 @@ impl Other<'_> {
             }
             Input::Events { events, .. } => {
                 for event in events {
-                    match event {
-                        Event::Wake | Event::Done { .. } => {}
-                        event => self.handle(event.clone()),
+                    let is_its_own = match event {
+                        Event::Wake => true,
+                        Event::Done { op, .. } => !self.recorded.unasked.contains(op),
+                        _ => false,
+                    };
+                    if !is_its_own {
+                        self.handle(event.clone());
                     }
                 }
             }
@@ -263,9 +284,31 @@ impl Other<'_> {
         }
     }
 
-    /// Lets time pass: timers and work that end before `now`.
+    /// The state with which a log begins has its first moment from what follows it.
+    fn begin(&mut self, now: Instant) {
+        let Some(controller) = self.first.take() else {
+            return;
+        };
+        self.now = now;
+        let config = self.config(&controller.config().clone());
+        self.controller = Some(controller);
+        self.reconfigure(config);
+    }
+
+    /// Lets time pass: timers and work that end before `now`. Where the recorded daemon stood still, so does this one.
     fn pass(&mut self, now: Instant) {
-        while self.steps_left > 0 {
+        let stall = self
+            .controller
+            .as_ref()
+            .map(|core| ms(core.config().timing.stall_ms));
+        if stall.is_some_and(|stall| now.since(self.now) > stall) {
+            self.now = now;
+        }
+        while self.ways.given_up.is_none() {
+            if self.steps_left == 0 {
+                self.ways.given_up = Some(self.now);
+                break;
+            }
             let timer = self.controller.as_ref().and_then(Controller::next_timeout);
             let timer = timer.map(|(at, _)| at.max(self.now));
             let work = self.due.first_key_value().map(|(key, _)| *key);
@@ -293,6 +336,9 @@ impl Other<'_> {
 
     fn handle(&mut self, mut event: Event) {
         self.steps_left = self.steps_left.saturating_sub(1);
+        if self.ways.given_up.is_some() {
+            return;
+        }
         if let Event::Beat { beat, .. } = &mut event
             && let Some(echo) = &mut beat.echo
             && let Some(at) = self.recorded.sent.get(&echo.seq)
@@ -381,6 +427,13 @@ impl Ways {
         }
         for record in &self.with_it[both.len()..] {
             writeln!(out, "{:>10}  {}  {}", "-", moment(record), words(record))?;
+        }
+        if let Some(at) = self.given_up {
+            writeln!(
+                out,
+                "\nFrom {} on the other way turned without rest, and was not gone further",
+                seconds(at).trim()
+            )?;
         }
         if let (count, Some((at, kind))) = &self.unanswered {
             writeln!(

@@ -5,10 +5,10 @@
 //!                                         └─▶ state_dir/incidents/2026-11-28T15:50:12Z-surveying.log   16, on disk
 //! ```
 //!
-//! An incident is kept 20 s after a decision began, with the minute before it; at a reset at once, as far as the patience
-//! for it goes. Losing any of this loses no safety: trouble is told once, and nothing waits for it.
+//! An incident is kept 2 s after a decision began, and again with what followed 20 s later; before a reset at once, as far as
+//! the patience for it goes. Losing any of this loses no safety: trouble is told once, and nothing waits for it.
 
-use super::log::{self, FORMAT, Head, InputRef, Written};
+use super::log::{self, FORMAT, FrameRef, Head, InputRef, Written};
 use crate::adapters::clock::{BootClock, wall_ms};
 use crate::journal::{replace, this_boot};
 use crate::queue::{Receiver, Sender, queue};
@@ -16,6 +16,8 @@ use failover_api::{HistoryRecord, Incident};
 use failover_core::adapters::Clock as _;
 use failover_core::controller::Controller;
 use failover_core::ids::Node;
+use failover_core::states::State;
+use nix::sys::statvfs::statvfs;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -23,8 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// A segment is closed once it has so many bytes.
 const SEGMENT_BYTES: usize = 1024 * 1024;
@@ -32,20 +35,41 @@ const SEGMENT_BYTES: usize = 1024 * 1024;
 const SEGMENTS_MAX: usize = 32;
 /// Incidents kept.
 const INCIDENTS_MAX: usize = 16;
-/// Segments of an incident at most.
-const INCIDENT_SEGMENTS_MAX: usize = 12;
-/// How long after the beginning of a decision its incident is kept.
+/// Of these, those that somebody asked for.
+const ASKED_MAX: usize = 4;
+/// Segments of an incident.
+const INCIDENT_SEGMENTS: usize = 12;
+/// Those of one that is kept in the moment before a reset.
+const RESET_SEGMENTS: usize = 2;
+/// How long after the beginning of a decision its incident is kept for the first time, in case that nothing more comes,
+const AT_FIRST: Duration = Duration::from_secs(2);
+/// and with what followed, counted from the last decision before.
 const AFTERMATH: Duration = Duration::from_secs(20);
-/// What of the time before it is kept with it, at least.
-const PRELUDE: Duration = Duration::from_secs(60);
+/// It isn't put off for longer.
+const AFTERMATH_MAX: Duration = Duration::from_secs(120);
+/// Pause before recording begins anew where it failed: a whole state is dear.
+const ANEW: Duration = Duration::from_secs(5);
+/// Bytes that stay free for others: the owner record, the journal.
+const ROOM_BYTES: u64 = 32 * 1024 * 1024;
 /// Frames that may wait for the writer, and their bytes.
 const WAITING_MAX: usize = 8192;
 const WAITING_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// An operator waits no longer for an incident to be kept.
 const KEEP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What an incident is kept for that comes before a reset.
+/// What an incident is kept for that comes before a reset,
 const RESET: &str = "reset";
+/// and one that somebody asked for.
+const ASKED: &str = "asked";
+
+/// An incident that is to be kept.
+struct Due {
+    name: String,
+    began: Instant,
+    at: Instant,
+    /// It was kept without what followed.
+    at_first: bool,
+}
 
 enum Item {
     /// A frame; `begins` a segment.
@@ -73,24 +97,26 @@ struct Flags {
 pub(crate) struct Recorder {
     queue: Sender<Item>,
     flags: Arc<Flags>,
-    /// The step in the making.
-    payload: Vec<u8>,
-    begins: bool,
     segment_bytes: usize,
+    /// Since when something is missing.
+    lost_at: Option<Instant>,
 }
 
 impl Recorder {
-    /// Begins a new segment with the whole state where the present one is full, or where something was lost.
+    /// Begins a new segment with the whole state where the present one is full, or a while after something was lost.
     pub(crate) fn make_room(&mut self, controller: &Controller) {
-        let after_gap = self.flags.gap.load(Ordering::Acquire);
-        if self.segment_bytes < SEGMENT_BYTES && !after_gap {
+        if self.flags.gap.load(Ordering::Acquire) {
+            let lost_at = *self.lost_at.get_or_insert_with(Instant::now);
+            let busy = self.flags.waiting_bytes.load(Ordering::Acquire) > 0;
+            if busy || lost_at.elapsed() < ANEW {
+                return;
+            }
+        } else if self.segment_bytes < SEGMENT_BYTES {
             return;
         }
-        if after_gap && self.flags.waiting_bytes.load(Ordering::Acquire) > 0 {
-            return;
-        }
-        self.flags.gap.store(false, Ordering::Release);
-        self.input(&InputRef::State {
+        self.lost_at = None;
+        let after_gap = self.flags.gap.swap(false, Ordering::AcqRel);
+        self.input(InputRef::State {
             after_gap,
             controller,
         });
@@ -98,33 +124,38 @@ impl Recorder {
     }
 
     /// Takes an input, before it enters the core.
-    pub(crate) fn input(&mut self, input: &InputRef<'_>) {
-        self.payload.clear();
-        self.begins = matches!(input, InputRef::Start { .. } | InputRef::State { .. });
-        let payload = std::mem::take(&mut self.payload);
-        // Nothing of an input can't be written.
-        self.payload = postcard::to_extend(input, payload).unwrap_or_default();
-    }
-
-    /// Takes what followed, and leaves the step for the writer.
-    pub(crate) fn answered(&mut self, actions: u64) {
-        let payload = std::mem::take(&mut self.payload);
-        let payload = postcard::to_extend(&actions, payload).unwrap_or_default();
-        let bytes = payload.len() + log::FRAME_HEAD_BYTES;
-        let begins = self.begins;
+    pub(crate) fn input(&mut self, input: InputRef<'_>) {
+        let begins = matches!(input, InputRef::Start { .. } | InputRef::State { .. });
         if begins {
             self.segment_bytes = 0;
         }
-        self.segment_bytes += bytes;
-        if self.flags.gap.load(Ordering::Acquire) {
-            return;
+        let bytes = self.frame(&FrameRef::Input(input), begins);
+        // A segment that begins with a large state isn't full by that.
+        if !begins {
+            self.segment_bytes += bytes;
         }
+    }
+
+    /// Takes what followed.
+    pub(crate) fn answered(&mut self, actions: u64) {
+        self.segment_bytes += self.frame(&FrameRef::Actions(actions), false);
+    }
+
+    /// Leaves a frame for the writer; its bytes.
+    fn frame(&mut self, frame: &FrameRef<'_>, begins: bool) -> usize {
+        if self.flags.gap.load(Ordering::Acquire) {
+            return 0;
+        }
+        // Nothing of a frame can't be written; an empty one would be found as damage.
+        let payload = postcard::to_allocvec(frame).unwrap_or_default();
+        let bytes = payload.len() + log::FRAME_HEAD_BYTES;
         let waiting = self.flags.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
         let full = waiting + bytes > WAITING_MAX_BYTES || bytes > log::FRAME_MAX_BYTES;
         if full || self.put(Item::Frame { payload, begins }).is_none() {
             self.flags.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
             self.flags.gap.store(true, Ordering::Release);
         }
+        bytes
     }
 
     /// A transition was made: where it begins a decision, an incident is kept.
@@ -158,9 +189,15 @@ impl Drop for Recorder {
 
 /// Somebody will ask later why: a takeover or a handover begins, or the serving ended.
 fn begins_decision(record: &HistoryRecord) -> bool {
-    let ends_serving = record.from == "active" && record.to == "announcing";
-    let to = ["surveying", "removing-vips", "failed", "halted"];
-    ends_serving || to.contains(&record.to.as_str())
+    let is = |name: &str, state: State| name == state.name();
+    let ends_serving = is(&record.from, State::Active) && is(&record.to, State::Announcing);
+    let decisive = [
+        State::Surveying,
+        State::RemovingVips,
+        State::Failed,
+        State::Halted,
+    ];
+    ends_serving || decisive.into_iter().any(|state| is(&record.to, state))
 }
 
 /// The readers' side.
@@ -168,17 +205,33 @@ fn begins_decision(record: &HistoryRecord) -> bool {
 pub(crate) struct Incidents {
     queue: Sender<Item>,
     folder: PathBuf,
+    /// One at a time: their disk may hang, and others need the threads that wait for it.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Incidents {
     /// Those that are kept, oldest first.
     pub(crate) fn list(&self) -> io::Result<Vec<Incident>> {
+        let _turn = self.turn()?;
+        self.listed()
+    }
+
+    fn turn(&self) -> io::Result<MutexGuard<'_, ()>> {
+        let busy = "another request for incidents is being answered; ask again";
+        let taken = self.turn.try_lock();
+        taken.map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, busy))
+    }
+
+    fn listed(&self) -> io::Result<Vec<Incident>> {
         let mut all = Vec::new();
         for name in names(&self.folder)? {
             let Some(bare) = name.strip_suffix(".log") else {
                 continue;
             };
-            let meta = fs::metadata(self.folder.join(&name))?;
+            // It may just have been removed for a newer one.
+            let Ok(meta) = fs::metadata(self.folder.join(&name)) else {
+                continue;
+            };
             all.push(Incident {
                 name: bare.to_owned(),
                 bytes: meta.len(),
@@ -189,11 +242,9 @@ impl Incidents {
 
     /// Keeps what the ring holds now; its name. Blocks for a bounded time.
     pub(crate) fn keep(&self) -> io::Result<String> {
+        let _turn = self.turn()?;
         let (answer, kept) = sync_channel(1);
-        let item = Item::Keep {
-            why: "asked",
-            answer,
-        };
+        let item = Item::Keep { why: ASKED, answer };
         if self.queue.try_send(item).is_err() {
             return Err(io::Error::other("the recorder is busy or has ended"));
         }
@@ -208,8 +259,9 @@ impl Incidents {
         offset: u64,
         most: usize,
     ) -> io::Result<Option<(Vec<u8>, u64)>> {
+        let _turn = self.turn()?;
         // No other folder's files.
-        let is_known = self.list()?.iter().any(|one| one.name == name);
+        let is_known = self.listed()?.iter().any(|one| one.name == name);
         if !is_known {
             return Ok(None);
         }
@@ -241,6 +293,7 @@ pub(crate) fn start(
     let incidents = Incidents {
         queue: queue.clone(),
         folder: kept.clone(),
+        turn: Arc::default(),
     };
     let last = names(&folder)?.last().and_then(|name| name.parse().ok());
     let mut writer = Writer {
@@ -260,9 +313,8 @@ pub(crate) fn start(
     let recorder = Recorder {
         queue,
         flags,
-        payload: Vec::new(),
-        begins: false,
         segment_bytes: 0,
+        lost_at: None,
     };
     Ok((recorder, incidents, thread))
 }
@@ -272,14 +324,14 @@ fn private_folder(path: PathBuf) -> io::Result<PathBuf> {
         .recursive(true)
         .mode(0o700)
         .create(&path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        .map_err(|error| at(&path, &error))?;
     Ok(path)
 }
 
 /// The files of a folder, sorted by name, which is by age.
 fn names(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(folder).map_err(|error| at(folder, &error))? {
         names.extend(entry?.file_name().into_string());
     }
     names.sort();
@@ -295,63 +347,89 @@ struct Writer {
     number: u64,
     open: Option<(File, Written)>,
     flags: Arc<Flags>,
-    /// An incident to be kept, and when.
-    due: Option<(Instant, String)>,
+    due: Option<Due>,
     told: bool,
 }
 
 impl Writer {
     fn run(&mut self, items: &Receiver<Item>) {
-        while let Some(item) = items.recv() {
-            match item {
-                Item::Frame { payload, begins } => {
-                    let bytes = payload.len() + log::FRAME_HEAD_BYTES;
-                    let written = self.write(&payload, begins);
-                    self.flags.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
-                    self.judge(written);
+        'all: while let Some(items) = items.recv_all() {
+            for item in items {
+                match item {
+                    Item::Frame { payload, begins } => {
+                        let bytes = payload.len() + log::FRAME_HEAD_BYTES;
+                        let written = self.write(&payload, begins);
+                        if written.is_err() {
+                            // What follows begins anew, with a whole state.
+                            self.open = None;
+                            self.flags.gap.store(true, Ordering::Release);
+                        }
+                        self.flags.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
+                        self.tell(written);
+                    }
+                    Item::Decided(what) => self.decided(&what),
+                    Item::Keep { why, answer } => {
+                        let segments = if why == RESET {
+                            RESET_SEGMENTS
+                        } else {
+                            SEGMENTS_MAX
+                        };
+                        let name = name_now(why);
+                        let kept = self.keep(&name, segments);
+                        // Who asked may have given up.
+                        let _ = answer.send(kept.map(|()| name));
+                    }
+                    Item::End => break 'all,
                 }
-                Item::Decided(what) => {
-                    self.due.get_or_insert((Instant::now() + AFTERMATH, what));
-                }
-                Item::Keep { why, answer } => {
-                    // Nothing comes after a reset: one that is due is in it.
-                    let due = self.due.take_if(|_| why == RESET);
-                    let why = due.map_or(why.to_owned(), |(_, why)| why);
-                    // Who asked may have given up.
-                    let _ = answer.send(self.keep(&why));
-                }
-                Item::End => break,
             }
             // Beats come all the time: nothing else has to wake this thread.
             if self
                 .due
                 .as_ref()
-                .is_some_and(|(at, _)| *at <= Instant::now())
+                .is_some_and(|due| due.at <= Instant::now())
             {
-                self.keep_due();
+                self.keep_due(false);
             }
         }
-        self.keep_due();
+        self.keep_due(true);
     }
 
-    fn keep_due(&mut self) {
-        if let Some((_, why)) = self.due.take() {
-            let kept = self.keep(&why).map(|_| ());
-            self.judge(kept);
+    /// Decisions that follow each other at once are one incident.
+    fn decided(&mut self, what: &str) {
+        let now = Instant::now();
+        let due = self.due.get_or_insert_with(|| Due {
+            name: name_now(what),
+            began: now,
+            at: now + AT_FIRST,
+            at_first: true,
+        });
+        if !due.at_first {
+            due.at = (now + AFTERMATH).min(due.began + AFTERMATH_MAX);
         }
     }
 
-    /// Trouble is told once; what follows it stands by itself.
-    fn judge(&mut self, result: io::Result<()>) {
-        let Err(error) = result else {
+    fn keep_due(&mut self, ends: bool) {
+        let Some(mut due) = self.due.take() else {
             return;
         };
-        self.open = None;
-        self.flags.gap.store(true, Ordering::Release);
-        if !std::mem::replace(&mut self.told, true) {
-            tracing::warn!(
-                "what led to decisions can't be recorded: {error}; check the runtime and the state folder"
-            );
+        let kept = self.keep(&due.name, INCIDENT_SEGMENTS);
+        self.tell(kept);
+        if due.at_first && !ends {
+            due.at_first = false;
+            due.at = Instant::now() + AFTERMATH;
+            self.due = Some(due);
+        }
+    }
+
+    /// Trouble is told once, until all is well again.
+    fn tell(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => {}
+            Err(_) if self.told => {}
+            Err(error) => {
+                self.told = true;
+                tracing::warn!("what leads to decisions can't be recorded: {error}");
+            }
         }
     }
 
@@ -364,21 +442,20 @@ impl Writer {
             return Ok(());
         };
         written.frame(payload);
-        file.write_all(&written.bytes)?;
+        file.write_all(&written.bytes)
+            .map_err(|error| at(&self.folder, &error))?;
         written.bytes.clear();
         Ok(())
     }
 
     fn begin(&mut self) -> io::Result<()> {
         self.open = None;
+        has_room(&self.folder)?;
         self.number += 1;
         let path = self.folder.join(format!("{:010}", self.number));
         let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+        let options = options.write(true).create_new(true).mode(0o600);
+        let file = options.open(&path).map_err(|error| at(&path, &error))?;
         let head = Head {
             format: FORMAT,
             program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -389,39 +466,64 @@ impl Writer {
                 - BootClock.now().micros() as i64,
         };
         self.open = Some((file, Written::new(&head)));
-        prune(&self.folder, SEGMENTS_MAX)
+        self.told = false;
+        let segments = names(&self.folder)?;
+        prune(&self.folder, &segments, SEGMENTS_MAX, "")
     }
 
     /// Puts the newest segments into one file on the disk.
-    fn keep(&mut self, why: &str) -> io::Result<String> {
-        let since = SystemTime::now() - (PRELUDE + AFTERMATH);
-        let names = names(&self.folder)?;
+    fn keep(&mut self, name: &str, segments: usize) -> io::Result<()> {
+        has_room(&self.kept)?;
+        let all = names(&self.folder)?;
         let mut bytes = Vec::new();
-        let first = names.len().saturating_sub(INCIDENT_SEGMENTS_MAX);
-        let newest = names.len().saturating_sub(1);
-        for (index, name) in names.iter().enumerate().skip(first) {
-            let path = self.folder.join(name);
-            let written = fs::metadata(&path)?.modified()?;
-            if written >= since || index == newest {
-                let segment = fs::read(&path)?;
-                bytes.extend_from_slice(log::whole_frames(&segment));
-            }
+        for segment in &all[all.len().saturating_sub(segments)..] {
+            let path = self.folder.join(segment);
+            let segment = fs::read(&path).map_err(|error| at(&path, &error))?;
+            bytes.extend_from_slice(log::whole_frames(&segment));
         }
-        let name = format!(
-            "{}-{why}",
-            jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        );
-        replace(&self.kept.join(format!("{name}.log")), &bytes, true)?;
-        prune(&self.kept, INCIDENTS_MAX)?;
-        Ok(name)
+        let file = format!("{name}.log");
+        let path = self.kept.join(&file);
+        replace(&path, &bytes, true).map_err(|error| at(&path, &error))?;
+        let (asked, others): (Vec<String>, Vec<String>) = names(&self.kept)?
+            .into_iter()
+            .filter(|name| name.ends_with(".log"))
+            .partition(|name| name.ends_with(&format!("-{ASKED}.log")));
+        prune(&self.kept, &asked, ASKED_MAX, &file)?;
+        prune(&self.kept, &others, INCIDENTS_MAX - ASKED_MAX, &file)
     }
 }
 
-/// Removes the oldest files beyond `most`.
-fn prune(folder: &Path, most: usize) -> io::Result<()> {
-    let names = names(folder)?;
-    for name in names.iter().take(names.len().saturating_sub(most)) {
-        fs::remove_file(folder.join(name))?;
+fn name_now(why: &str) -> String {
+    let now = jiff::Timestamp::now();
+    format!("{}-{why}", now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+}
+
+/// Removes the oldest files beyond `most`, never the one `but`: a clock that was set back makes it look old.
+fn prune(folder: &Path, files: &[String], most: usize, but: &str) -> io::Result<()> {
+    let surplus = files.len().saturating_sub(most);
+    for file in files.iter().filter(|file| *file != but).take(surplus) {
+        let path = folder.join(file);
+        fs::remove_file(&path).map_err(|error| at(&path, &error))?;
     }
     Ok(())
+}
+
+/// Others need this folder's file system more than we do.
+fn has_room(folder: &Path) -> io::Result<()> {
+    let found = statvfs(folder).map_err(|errno| at(folder, &errno.into()))?;
+    let free = found.blocks_available() * found.fragment_size();
+    if free >= ROOM_BYTES {
+        return Ok(());
+    }
+    let text = format!(
+        "{}: {} MiB are free, {} must stay so: make room",
+        folder.display(),
+        free >> 20,
+        ROOM_BYTES >> 20
+    );
+    Err(io::Error::new(io::ErrorKind::StorageFull, text))
+}
+
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

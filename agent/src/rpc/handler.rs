@@ -53,7 +53,13 @@ impl Session {
         let done = tokio::task::spawn_blocking(move || act(&*backend)).await;
         match done {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(RpcError::call(errno::EIO, format!("Incidents: {error}"))),
+            Ok(Err(error)) => {
+                let errno = match error.kind() {
+                    io::ErrorKind::ResourceBusy => errno::EBUSY,
+                    _ => errno::EIO,
+                };
+                Err(RpcError::call(errno, format!("Incidents: {error}")))
+            }
             Err(error) => Err(RpcError::internal(format!(
                 "The incidents were lost: {error}"
             ))),
