@@ -71,6 +71,12 @@ impl Recorded {
         self.followed(actions)
     }
 
+    /// [`Recorder::is_written`].
+    #[cfg(test)]
+    pub(crate) fn is_written(&self) -> bool {
+        self.recorder.as_ref().is_none_or(Recorder::is_written)
+    }
+
     fn comes(&mut self, input: InputRef<'_>) {
         if let Some(recorder) = &mut self.recorder {
             recorder.make_room(&self.controller);

@@ -175,6 +175,12 @@ impl Recorder {
         }
     }
 
+    /// Nothing waits for the writer.
+    #[cfg(test)]
+    pub(crate) fn is_written(&self) -> bool {
+        self.flags.waiting_bytes.load(Ordering::Acquire) == 0
+    }
+
     fn put(&self, item: Item) -> Option<()> {
         self.queue.try_send(item).ok()
     }
