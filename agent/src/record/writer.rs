@@ -456,7 +456,7 @@ impl Writer {
 
     fn begin(&mut self) -> io::Result<()> {
         self.open = None;
-        has_room(&self.folder)?;
+        self.make_room()?;
         self.number += 1;
         let path = self.folder.join(format!("{:010}", self.number));
         let mut options = OpenOptions::new();
@@ -473,8 +473,22 @@ impl Writer {
         };
         self.open = Some((file, Written::new(&head)));
         self.told = false;
-        let segments = names(&self.folder)?;
-        prune(&self.folder, &segments, SEGMENTS_MAX, "")
+        Ok(())
+    }
+
+    /// Fewer segments, where the folder is small.
+    fn make_room(&self) -> io::Result<()> {
+        let mut segments = names(&self.folder)?;
+        prune(&self.folder, &segments, SEGMENTS_MAX - 1, "")?;
+        segments.drain(..segments.len().saturating_sub(SEGMENTS_MAX - 1));
+        while let Err(error) = has_room(&self.folder) {
+            if segments.len() <= RESET_SEGMENTS {
+                return Err(error);
+            }
+            prune(&self.folder, &segments, segments.len() - 1, "")?;
+            segments.remove(0);
+        }
+        Ok(())
     }
 
     /// Puts the newest segments into one file on the disk.
