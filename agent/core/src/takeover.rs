@@ -214,6 +214,8 @@ impl Controller {
                 }
             },
             surveyed_from: now,
+            // A lease that an earlier attempt was told of by keys that it removed is still there after it yielded.
+            announce_from: self.takeover.announce_from,
             ..Takeover::default()
         };
         self.ask = None;
@@ -310,7 +312,8 @@ impl Controller {
         self.owner.begin(now);
         self.takeover.lease_was_ended = self.takeover.kind == Kind::Handover;
         self.note_blank_disks(now);
-        self.takeover.announce_from = self.first_announcement();
+        let from = self.first_announcement();
+        self.takeover.announce_from = self.takeover.announce_from.max(from);
         self.takeover.mark("fence", now);
         for disk in self.disks.all.values_mut() {
             disk.ours = None;

@@ -12,6 +12,10 @@ pub const PINNED_WIDE: &[(u64, &str)] = &[
         8_685,
         "an export that outlasted a stall was waited for without rest",
     ),
+    (
+        141_541,
+        "a takeover that yielded forgot the lease that the keys it had removed told of",
+    ),
 ];
 
 /// Each seed of the usual width and what it showed.
