@@ -13,6 +13,10 @@ pub const PINNED_WIDE: &[(u64, &str)] = &[
         "an export that outlasted a stall was waited for without rest",
     ),
     (
+        130_255,
+        "a long lease whose proof had lapsed was to be renewed until now, which a kernel refuses: it went on",
+    ),
+    (
         141_541,
         "a takeover that yielded forgot the lease that the keys it had removed told of",
     ),

@@ -98,13 +98,20 @@ impl Controller {
             return;
         }
         let until = now + ms(self.config.timing.vip_lease_ms);
-        let until = self
-            .lease_end(now)
-            .map_or(until, |end| end.min(until))
-            .max(now);
-        self.owner.lease_until = Some(until);
-        self.out.push(Action::Lease(Lease::Renew { until }));
+        let until = self.lease_end(now).map_or(until, |end| end.min(until));
         self.owner.roll_now = true;
+        self.lease_ends_by(now, until);
+    }
+
+    /// Shortens the lease. A kernel that is to renew it until a moment that has passed would refuse, and the long one
+    /// would go on: it is ended.
+    pub(crate) fn lease_ends_by(&mut self, now: Instant, until: Instant) {
+        let lives = until > now;
+        self.owner.lease_until = lives.then_some(until);
+        self.out.push(Action::Lease(match lives {
+            true => Lease::Renew { until },
+            false => Lease::End,
+        }));
     }
 
     /// The kernel has no lease to renew: the addresses go off at once and come back by proof.

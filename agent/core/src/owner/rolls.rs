@@ -1,6 +1,5 @@
 //! Rolling the key, on demand: its phase, its pace, its answers.
 
-use crate::action::{Action, Lease};
 use crate::controller::Controller;
 use crate::disk_work::{DiskOutcome, DiskWork};
 use crate::disks::{Disk, Verdict};
@@ -70,9 +69,7 @@ impl Controller {
         if self.owner.lease_until.is_some() {
             return true;
         }
-        let until = (proof + ms(self.config.timing.vip_lease_ms)).max(now);
-        self.owner.lease_until = Some(until);
-        self.out.push(Action::Lease(Lease::Renew { until }));
+        self.lease_ends_by(now, proof + ms(self.config.timing.vip_lease_ms));
         true
     }
 

@@ -305,7 +305,7 @@ impl Total {
             println!("FAULT: {fault}");
         }
         println!("{} faults", self.faults.len());
-        let most_ways_are_the_same = self.unchanged * 10 >= self.logs * 8;
+        let most_ways_are_the_same = self.unchanged * 2 >= self.logs;
         self.faults.is_empty() && self.runs > 0 && most_ways_are_the_same
     }
 }
