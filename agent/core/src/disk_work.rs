@@ -7,9 +7,10 @@
 //! The daemon's lane for the disk and the simulator run the same machine; the simulator delivers each command on
 //! its own, so that commands of both controllers interleave.
 
+mod memory;
+
 use crate::ids::PathId;
 use crate::key::{Key, Phase};
-use crate::memory::{Visitor, Walk as _, walk_bits, walk_command};
 use crate::pr::{PrCommand, PrError, PrReply};
 use crate::time::Instant;
 use serde::{Deserialize, Serialize};
@@ -124,21 +125,6 @@ pub enum DiskOutcome {
 }
 
 impl DiskOutcome {
-    /// Walks over the keys in it.
-    pub fn walk(&mut self, visitor: &mut impl Visitor) {
-        match self {
-            DiskOutcome::Surveyed(survey)
-            | DiskOutcome::Fenced(survey)
-            | DiskOutcome::LostRace(Some(survey)) => visitor.survey(survey),
-            DiskOutcome::Taken
-            | DiskOutcome::LostRace(None)
-            | DiskOutcome::Rolled { .. }
-            | DiskOutcome::Left
-            | DiskOutcome::Unreachable(_)
-            | DiskOutcome::NotSent(_) => {}
-        }
-    }
-
     /// What may be said while an earlier command, which nobody waits for any more, is still on its way to the disk: it may
     /// register a key yet, so the disk isn't left.
     pub fn unsettled(self) -> DiskOutcome {
@@ -237,55 +223,6 @@ impl DiskTask {
             left_behind: 0,
             last_error: String::new(),
         }
-    }
-
-    /// Walks over the keys in it.
-    pub fn walk(&mut self, visitor: &mut impl Visitor) {
-        let DiskTask {
-            work,
-            paths: _,
-            stage: _,
-            last,
-            unit_attentions: _,
-            torn: _,
-            lead: _,
-            seen,
-            done_paths: _,
-            failed_paths: _,
-            victims,
-            retry_from,
-            left_behind,
-            last_error: _,
-        } = self;
-        match work {
-            DiskWork::Survey => {}
-            DiskWork::Take {
-                key,
-                surveyed,
-                until,
-            } => {
-                visitor.key(key);
-                visitor.survey(surveyed);
-                visitor.maybe([until]);
-            }
-            DiskWork::Roll { from, to } => {
-                visitor.key(from);
-                visitor.key(to);
-            }
-            DiskWork::Leave { holder: key } | DiskWork::Answer { key } => visitor.key(key),
-            DiskWork::Expel { key, victims } => {
-                visitor.key(key);
-                victims.iter_mut().for_each(|bits| walk_bits(visitor, bits));
-            }
-        }
-        if let Some((_, command)) = last {
-            walk_command(visitor, command);
-        }
-        visitor.survey(seen);
-        let lists = victims.iter_mut().chain(retry_from);
-        lists
-            .chain([left_behind])
-            .for_each(|bits| walk_bits(visitor, bits));
     }
 
     /// Takes the answer to the last command (`None` at first) and says what comes next.

@@ -65,7 +65,26 @@ impl Pending {
         match job {
             Job::Take(_, key) | Job::Roll(_, key) | Job::Answer(_, key) => visitor.key(key),
             Job::RecordEpoch(epoch) => visitor.epoch(epoch),
-            _ => {}
+            Job::Look(_)
+            | Job::Leave(_)
+            | Job::Expel(_)
+            | Job::RecordIncarnation
+            | Job::RecordSettings(_)
+            | Job::RecordArbiters
+            | Job::RecordOther
+            | Job::Remember
+            | Job::RememberImport
+            | Job::Prescan
+            | Job::Import(_)
+            | Job::Export(_)
+            | Job::StartServices
+            | Job::StopServices
+            | Job::AddVips
+            | Job::RemoveVips
+            | Job::Announce
+            | Job::PoolImport(_)
+            | Job::PoolServices(_)
+            | Job::PoolVips(_) => {}
         }
     }
 }
